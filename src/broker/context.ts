@@ -1,0 +1,99 @@
+/** What the parts of the broker share: the engine, the limits, the registries of names and the counters. */
+import type { Batch } from '../batch.js';
+import type { Clock, Timer } from '../clock.js';
+import type { Limits } from '../config.js';
+import type { Logger } from '../logger.js';
+import type { Engine } from '../engine/engine.js';
+import type { DeliveryFailure } from '../receipts.js';
+import type { Channel, Entry, Instance, Queue, Sender, Session, Tracked } from './model.js';
+
+/** What the broker tells the layer above it. Called synchronously; must not throw. */
+export interface BrokerEvents {
+  /** A client's messages, once each, in order, before they are routed. Undefined while nobody observes. */
+  published?: ((batch: Batch, instance: Instance) => void) | undefined;
+  subscribed(instance: Instance, channel: string): void;
+  unsubscribed(instance: Instance | undefined, channel: string): void;
+  failure(failure: DeliveryFailure): void;
+  engineFailed(error: Error): void;
+}
+
+export interface BrokerOptions {
+  readonly engine: Engine;
+  readonly clock: Clock;
+  readonly limits: Limits;
+  /** Milliseconds without progress of a recipient after which its messages are stored. */
+  readonly storeAfter: number;
+  /** Milliseconds that an instance's own deliveries wait for it after a lost connection. */
+  readonly instanceGrace: number;
+  /** Milliseconds after which a lost instance's share of its name's queue goes to others. */
+  readonly deadAfter: number;
+  readonly logger: Logger;
+  readonly events: BrokerEvents;
+}
+
+export class Context {
+  readonly engine: Engine;
+  readonly clock: Clock;
+  readonly limits: Limits;
+  readonly options: BrokerOptions;
+  readonly logger: Logger;
+  readonly events: BrokerEvents;
+
+  readonly sessions = new Map<string, Session>();
+  readonly channels = new Map<string, Channel>();
+  readonly instances = new Map<string, Instance>();
+  readonly senders = new Map<string, Sender>();
+  /** Live connections by their address. */
+  readonly addresses = new Map<string, Instance>();
+  /** Stored, tracked messages by handle. */
+  readonly tracked = new Map<number, Tracked>();
+  /** Keys of final outcomes that wait for senders which are away; see store.ts. */
+  readonly outcomes = new Set<string>();
+  /** Channels with a backlog. */
+  readonly backlogs = new Set<string>();
+
+  serial = 0;
+  /** The highest handle that the engine has given. */
+  lastHandle = 0;
+  /** Counts the looks at progress; see store.ts. */
+  tick = 0;
+  /** Queues with deliveries that exist only in memory. */
+  readonly unstoredQueues = new Set<Queue>();
+  progressTimer: Timer | undefined;
+  /** Entries that wait for the next commit, and their bytes in this and the running ones. */
+  uncommitted: Entry[] = [];
+  uncommittedBytes = 0;
+  commitScheduled = false;
+  readonly paused = new Set<Instance>();
+  /** Senders with something to be told at the end of the turn. */
+  readonly chatty = new Set<Sender>();
+  flushScheduled = false;
+  /** Set once the engine has failed or the broker is closed. */
+  stopped = false;
+
+  readonly counters = { messagesIn: 0, messagesOut: 0, stored: 0, failures: 0 };
+
+  constructor(options: BrokerOptions) {
+    this.options = options;
+    this.engine = options.engine;
+    this.clock = options.clock;
+    this.limits = options.limits;
+    this.logger = options.logger;
+    this.events = options.events;
+  }
+
+  /** Forgets where a channel's messages go, because a session, an instance or a handler has come or gone. */
+  reroute(channel: string): void {
+    const known = this.channels.get(channel);
+    if (known !== undefined) known.route = undefined;
+  }
+}
+
+/** Ids of the engine's queues. NUL cannot be part of a name. */
+export const queueIds = {
+  session: (name: string, subscription: string): string => `q/${name}\0${subscription}`,
+  lane: (instance: string, name: string, subscription: string): string => `i/${instance}\0${name}\0${subscription}`,
+  backlog: (channel: string): string => `b/${channel}`,
+  deadLetters: (name: string): string => `d/${name}`,
+  notices: (name: string): string => `n/${name}`,
+};

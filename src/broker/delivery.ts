@@ -1,0 +1,591 @@
+/**
+ * From queues to instances and back: windows, sending, acknowledgements, attempts.
+ *
+ *   stored, away ─┐
+ *                 ├─▶ fetched ─▶ live ─▶ in flight ──ack──▶ done
+ *   routed ───────┘                        │ ├─fail──▶ attempt recorded ──▶ retried by the same instance
+ *                                          │ └─reject─▶ dead letters
+ *                                          └─ lost, released ──▶ back to its queue
+ */
+import { bytesOf, sliceBatch } from '../batch.js';
+import type { StoredRun } from '../engine/engine.js';
+import { BroadcastError } from '../errors.js';
+import type { Context } from './context.js';
+import { deadLetter } from './dead-letters.js';
+import { SELF, type Delivery, type Entry, type Handler, type Instance, type Queue } from './model.js';
+import { sessionQueue } from './registry.js';
+import { PeerFault, type DeliveryNote, type Range } from './ports.js';
+import { reportFailure } from './senders.js';
+import { finish, leave, openParts, scheduleCommit, storeEntries, storeQueues } from './store.js';
+
+/** What one read from the engine brings at most. */
+const FETCH_MESSAGES = 4096;
+const FETCH_BYTES = 1024 * 1024;
+/** A lane that holds this many windows in memory beyond the window itself holds too much. */
+const HELD_WINDOWS = 4;
+
+export function newDelivery(entry: Entry, queues: readonly Queue[], offset: number, count: number, handle: number): Delivery {
+  return {
+    entry,
+    queues,
+    offset,
+    count,
+    handle,
+    attempts: 0,
+    redelivered: false,
+    number: 0,
+    instance: undefined,
+    done: 0,
+    later: undefined,
+    refused: undefined,
+    charged: undefined,
+  };
+}
+
+// ---- windows -------------------------------------------------------------------------------------------------------
+
+/**
+ * How many messages of a subscription an instance can take now. The window is shared by the rule of dynamic thresholds
+ * (Choudhury and Hahne, 1998): a subscription may hold as much as is still free, so one that is stuck leaves half of the
+ * window to the others, two leave a third, and one alone has all of it.
+ */
+export function allowance(ctx: Context, instance: Instance, handler: Handler): number {
+  const { windowMessages, windowBytes } = ctx.limits;
+  const free = windowMessages - instance.messages;
+  if (free <= 0 || (instance.bytes >= windowBytes && instance.messages > 0)) return 0;
+  let share = free;
+  if (instance.handlers.size > 1) {
+    share = Math.min(free, free - handler.messages);
+    if (handler.messages > 0 && handler.bytes >= windowBytes - instance.bytes) return 0;
+    if (handler.messages === 0) share = Math.max(1, share);
+  }
+  const { window } = handler.declaration;
+  if (window > 0) share = Math.min(share, window - handler.messages);
+  return Math.max(0, share);
+}
+
+/** The instance of the queue's session that takes its next message: the least loaded one with room. */
+function taker(ctx: Context, queue: Queue): { instance: Instance; handler: Handler; room: number } | undefined {
+  if (queue.owner !== undefined) return ready(ctx, queue.owner, queue.subscription);
+  let best: { instance: Instance; handler: Handler; room: number } | undefined;
+  for (const instance of queue.session.instances.values()) {
+    const candidate = ready(ctx, instance, queue.subscription);
+    if (candidate !== undefined && (best === undefined || candidate.handler.messages < best.handler.messages)) best = candidate;
+  }
+  return best;
+}
+
+function ready(ctx: Context, instance: Instance, subscription: string): { instance: Instance; handler: Handler; room: number } | undefined {
+  if (instance.outlet === undefined) return undefined;
+  const handler = instance.handlers.get(subscription);
+  if (handler === undefined) return undefined;
+  const room = allowance(ctx, instance, handler);
+  return room > 0 ? { instance, handler, room } : undefined;
+}
+
+// ---- sending -------------------------------------------------------------------------------------------------------
+
+/** Sends what a queue holds while there is room. */
+export function pump(ctx: Context, queue: Queue): void {
+  if (ctx.stopped) return;
+  for (;;) {
+    if (queue.fetched.size === 0 && queue.behind) {
+      if (taker(ctx, queue) === undefined || !fetch(ctx, queue)) return;
+      continue;
+    }
+    const source = queue.fetched.size > 0 ? queue.fetched : queue.live;
+    const next = source.peek();
+    if (next === undefined) return;
+    if (source === queue.live && queue.owner !== undefined && sessionQueueWaits(queue)) return;
+    const to = taker(ctx, queue);
+    if (to === undefined) return;
+    if (isExpired(ctx, next.entry)) {
+      source.shift();
+      if (source === queue.live) forgetLive(queue, next, next.count);
+      expire(ctx, queue, next);
+      continue;
+    }
+    if (next.count <= to.room) {
+      source.shift();
+      if (source === queue.live) forgetLive(queue, next, next.count);
+      send(ctx, to.instance, next);
+    } else {
+      const part = splitFront(next, to.room);
+      if (source === queue.live) forgetLive(queue, part, part.count);
+      send(ctx, to.instance, part);
+    }
+  }
+}
+
+/** True while older messages of the same subscription wait for any instance of the name: they go first. */
+export function sessionQueueWaits(lane: Queue): boolean {
+  return lane.session.queues.get(lane.subscription)?.waiting === true;
+}
+
+/** Cuts the first `count` messages off a delivery that has not been sent. */
+function splitFront(delivery: Delivery, count: number): Delivery {
+  const part = newDelivery(delivery.entry, delivery.queues, delivery.offset, count, delivery.handle);
+  part.attempts = delivery.attempts;
+  part.redelivered = delivery.redelivered;
+  delivery.offset += count;
+  delivery.count -= count;
+  if (delivery.handle !== 0) delivery.handle += count;
+  if (delivery.entry.sender !== undefined) delivery.entry.deliveries.add(part);
+  if (part.handle === 0) for (const queue of part.queues) queue.unstored++;
+  return part;
+}
+
+function forgetLive(queue: Queue, delivery: Delivery, count: number): void {
+  queue.liveMessages -= count;
+  queue.liveBytes -= bytesOf(delivery.entry.batch, delivery.offset, count);
+}
+
+/** Puts a live delivery behind the others of its lane, and stores them all when they become too many. */
+export function enqueueLive(ctx: Context, queue: Queue, delivery: Delivery): void {
+  if (queue.live.size === 0) queue.liveSince = ctx.clock.monotonic();
+  queue.live.push(delivery);
+  queue.liveMessages += delivery.count;
+  queue.liveBytes += bytesOf(delivery.entry.batch, delivery.offset, delivery.count);
+  const { windowMessages, windowBytes } = ctx.limits;
+  if (queue.liveMessages > HELD_WINDOWS * windowMessages || queue.liveBytes > HELD_WINDOWS * windowBytes) storeQueues(ctx, [queue]);
+}
+
+/** Sends a delivery to an instance. */
+export function send(ctx: Context, instance: Instance, delivery: Delivery): void {
+  const { entry, offset, count } = delivery;
+  const { batch } = entry;
+  const bytes = bytesOf(batch, offset, count);
+  delivery.number = instance.nextNumber;
+  delivery.instance = instance;
+  instance.nextNumber += count;
+  instance.inflight.push(delivery);
+  account(instance, delivery, count, bytes);
+  for (const queue of delivery.queues) {
+    if (queue.inflight.size === 0) {
+      queue.progressAt = ctx.clock.monotonic();
+      queue.progressTick = ctx.tick;
+    }
+    queue.inflight.add(delivery);
+  }
+  ctx.counters.messagesOut += count;
+  instance.outlet?.deliver(batch, offset, count, noteFor(delivery));
+}
+
+function noteFor(delivery: Delivery): DeliveryNote | undefined {
+  const { envelope } = delivery.entry.batch;
+  const several = envelope.channels.length + envelope.clients.length > 1;
+  if (!several && !delivery.redelivered && delivery.attempts === 0) return undefined;
+  return {
+    redelivered: delivery.redelivered,
+    attempt: delivery.attempts + 1,
+    subscriptions: several ? delivery.queues.map(queue => queue.subscription) : undefined,
+  };
+}
+
+function account(instance: Instance, delivery: Delivery, messages: number, bytes: number): void {
+  instance.messages += messages;
+  instance.bytes = instance.messages === 0 ? 0 : instance.bytes + bytes;
+  for (const { subscription } of delivery.queues) {
+    const handler = instance.handlers.get(subscription);
+    if (handler === undefined) continue;
+    handler.messages = Math.max(0, handler.messages + messages);
+    handler.bytes = handler.messages === 0 ? 0 : Math.max(0, handler.bytes + bytes);
+  }
+}
+
+/** Reads on from the engine; false when that takes a while or brought nothing to send yet. */
+function fetch(ctx: Context, queue: Queue): boolean {
+  if (queue.reading) return false;
+  const asked = queue.cursor;
+  const answer = ctx.engine.read(queue.id, asked, FETCH_MESSAGES, FETCH_BYTES);
+  if (!(answer instanceof Promise)) return takeFetched(ctx, queue, asked, answer);
+  queue.reading = true;
+  answer.then(
+    runs => {
+      queue.reading = false;
+      // The cursor was set back meanwhile (a lost instance gave something back): what came is read again in its place.
+      if (queue.cursor === asked) takeFetched(ctx, queue, asked, runs);
+      pump(ctx, queue);
+      if (!queue.waiting) pumpLanes(ctx, queue);
+    },
+    (error: unknown) => {
+      queue.reading = false;
+      if (!ctx.stopped) ctx.logger.error(`reading ${JSON.stringify(queue.id)} failed`, error);
+    },
+  );
+  return false;
+}
+
+function takeFetched(ctx: Context, queue: Queue, asked: number, runs: readonly StoredRun[]): boolean {
+  const last = runs[runs.length - 1];
+  if (last === undefined) {
+    // `append` is synchronous, so nothing can have come between the read and this line but for an asynchronous one,
+    // and then the next read tells.
+    const again = ctx.engine.read(queue.id, asked, 1, 1);
+    if (again instanceof Promise || again.length > 0) {
+      if (again instanceof Promise) void again.then(() => pump(ctx, queue));
+      return !(again instanceof Promise);
+    }
+    queue.behind = false;
+    if (queue.owner === undefined) pumpLanes(ctx, queue);
+    return true;
+  }
+  queue.cursor = last.handle + last.batch.count;
+  for (const run of runs) {
+    for (const part of notInFlight(queue, run)) {
+      const entry = storedEntry(ctx, run, part);
+      const delivery = newDelivery(entry, [queue], 0, part.count, run.handle + part.offset);
+      delivery.attempts = run.attempts;
+      delivery.redelivered = run.attempts > 0 || delivery.handle < queue.redeliverBelow;
+      queue.fetched.push(delivery);
+    }
+  }
+  return true;
+}
+
+/** An entry for what is read back from the engine: its receipt was given. */
+export function storedEntry(ctx: Context, run: StoredRun, part: { offset: number; count: number }): Entry {
+  return {
+    serial: ++ctx.serial,
+    batch: sliceBatch(run.batch, part.offset, part.count),
+    sender: undefined,
+    expiresAt: run.expiresAt,
+    deliveries: new Set(),
+    recipients: 1,
+    whole: 1,
+    left: undefined,
+    failed: undefined,
+    settled: 0,
+    handle: run.handle + part.offset,
+    committed: true,
+  };
+}
+
+/** The parts of a run that are not on their way from this queue already. */
+function notInFlight(queue: Queue, run: StoredRun): { offset: number; count: number }[] {
+  let parts = [{ offset: 0, count: run.batch.count }];
+  for (const delivery of queue.inflight) {
+    const { handle, count } = delivery;
+    if (handle === 0 || handle >= run.handle + run.batch.count || handle + count <= run.handle) continue;
+    for (const busy of openHandles(delivery, true)) {
+      parts = parts.flatMap(part => subtract(part, busy.handle - run.handle, busy.count));
+    }
+  }
+  return parts;
+}
+
+function subtract(part: { offset: number; count: number }, offset: number, count: number): { offset: number; count: number }[] {
+  const end = part.offset + part.count;
+  const rest = [
+    { offset: part.offset, count: Math.min(end, offset) - part.offset },
+    { offset: Math.max(part.offset, offset + count), count: end - Math.max(part.offset, offset + count) },
+  ];
+  return rest.filter(piece => piece.count > 0);
+}
+
+/** The session's queue has run empty: its instances' own lanes go on. */
+function pumpLanes(ctx: Context, queue: Queue): void {
+  for (const instance of queue.session.instances.values()) {
+    const lane = instance.handlers.get(queue.subscription)?.lane;
+    if (lane !== undefined) pump(ctx, lane);
+  }
+}
+
+/** Goes on with everything that may wait for room at an instance. */
+export function pumpInstance(ctx: Context, instance: Instance): void {
+  for (const [subscription, { lane }] of instance.handlers) {
+    const queue = instance.session.queues.get(subscription);
+    if (queue !== undefined && (queue.waiting || queue.live.size > 0)) pump(ctx, queue);
+    if (lane.waiting || lane.live.size > 0) pump(ctx, lane);
+  }
+}
+
+// ---- expiry --------------------------------------------------------------------------------------------------------
+
+export function isExpired(ctx: Context, entry: Entry): boolean {
+  return entry.expiresAt !== 0 && ctx.engine.time() >= entry.expiresAt;
+}
+
+/** A delivery that was not sent has expired. */
+export function expire(ctx: Context, queue: Queue, delivery: Delivery): void {
+  const { entry, offset, count, handle } = delivery;
+  drop(ctx, queue, delivery);
+  reportFailure(ctx, {
+    batch: entry.batch,
+    offset,
+    count,
+    target: targetOf(queue),
+    reason: 'expired',
+    final: true,
+    attempts: delivery.attempts,
+    stored: handle !== 0,
+  });
+}
+
+/** A delivery that is not in flight will not be made. */
+function drop(ctx: Context, queue: Queue, delivery: Delivery): void {
+  const { entry, offset, count, handle } = delivery;
+  entry.deliveries.delete(delivery);
+  if (handle !== 0) leave(ctx, queue, handle, count, bytesOf(entry.batch, offset, count), false);
+  else queue.unstored--;
+  finish(ctx, entry, offset, count, false);
+}
+
+/** Who a queue's messages are for, in a notice. */
+export function targetOf(queue: Queue): { client?: string; channel?: string } {
+  return queue.subscription === SELF ? { client: queue.session.name } : { client: queue.session.name, channel: queue.subscription };
+}
+
+// ---- acknowledgements ------------------------------------------------------------------------------------------------
+
+/** Handlers have ended for these delivery numbers. */
+export function acknowledge(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
+  for (const range of ranges) {
+    let { first } = range;
+    const end = range.first + range.count;
+    while (first < end) {
+      const delivery = inFlightAt(instance, first);
+      const start = first - delivery.number;
+      const count = Math.min(end - first, delivery.count - start);
+      complete(ctx, instance, delivery, start, count);
+      first += count;
+    }
+  }
+  forgetDone(instance);
+  pumpInstance(ctx, instance);
+}
+
+/** The delivery that a number belongs to. */
+function inFlightAt(instance: Instance, number: number): Delivery {
+  const { inflight } = instance;
+  let low = 0;
+  let high = inflight.size - 1;
+  while (low <= high) {
+    const middle = (low + high) >> 1;
+    const delivery = inflight.at(middle);
+    if (number < delivery.number) high = middle - 1;
+    else if (number >= delivery.number + delivery.count) low = middle + 1;
+    else return delivery;
+  }
+  throw new PeerFault('invalid-ack', `delivery ${String(number)} is not outstanding on this connection`);
+}
+
+function complete(ctx: Context, instance: Instance, delivery: Delivery, start: number, count: number): void {
+  markDone(delivery, start, count);
+  const { entry, offset, refused } = delivery;
+  const bytes = bytesOf(entry.batch, offset + start, count);
+  account(instance, delivery, -count, -bytes);
+  for (const queue of delivery.queues) {
+    queue.progressAt = ctx.clock.monotonic();
+    queue.progressTick = ctx.tick;
+  }
+  if (refused === undefined) {
+    conclude(ctx, delivery, start, count, bytes, true);
+  } else {
+    for (let i = start; i < start + count; i++) {
+      if (!refused.has(i)) conclude(ctx, delivery, i, 1, bytesOf(entry.batch, offset + i, 1), true);
+      else finish(ctx, entry, offset + i, 1, false);
+    }
+  }
+  if (delivery.done === delivery.count) {
+    entry.deliveries.delete(delivery);
+    for (const queue of delivery.queues) {
+      queue.inflight.delete(delivery);
+      if (delivery.handle === 0) queue.unstored--;
+      if (queue.session.handled !== undefined && refused === undefined && delivery.count === entry.batch.count) {
+        (entry.handledBy ??= new Set()).add(queue.session);
+      }
+    }
+  }
+}
+
+/** Messages of a delivery have left their queues for good. */
+function conclude(ctx: Context, delivery: Delivery, start: number, count: number, bytes: number, ok: boolean): void {
+  if (delivery.handle !== 0) {
+    for (const queue of delivery.queues) leave(ctx, queue, delivery.handle + start, count, bytes, ok);
+  }
+  finish(ctx, delivery.entry, delivery.offset + start, count, ok);
+}
+
+function markDone(delivery: Delivery, start: number, count: number): void {
+  if (start === delivery.done && delivery.later === undefined) {
+    delivery.done += count;
+    return;
+  }
+  const later = (delivery.later ??= new Set());
+  for (let i = start; i < start + count; i++) {
+    if (i < delivery.done || later.has(i)) {
+      throw new PeerFault('invalid-ack', `delivery ${String(delivery.number + i)} was acknowledged before`);
+    }
+    later.add(i);
+  }
+  while (later.delete(delivery.done)) delivery.done++;
+  if (later.size === 0) delivery.later = undefined;
+}
+
+function forgetDone(instance: Instance): void {
+  for (let head = instance.inflight.peek(); head !== undefined && head.done === head.count; head = instance.inflight.peek()) {
+    instance.inflight.shift();
+  }
+}
+
+// ---- attempts --------------------------------------------------------------------------------------------------------
+
+interface Located {
+  readonly delivery: Delivery;
+  readonly index: number;
+  readonly queue: Queue;
+}
+
+function locate(instance: Instance, number: number, subscription: string): Located {
+  const delivery = inFlightAt(instance, number);
+  const index = number - delivery.number;
+  const queue = delivery.queues.find(candidate => candidate.subscription === subscription);
+  if (queue === undefined || index < delivery.done || delivery.later?.has(index) === true) {
+    throw new PeerFault('invalid-ack', `delivery ${String(number)} is not outstanding for "${subscription}"`);
+  }
+  return { delivery, index, queue };
+}
+
+/** An attempt failed and the instance asks for another one: it is recorded before it is made. */
+export function failAttempt(ctx: Context, instance: Instance, number: number, subscription: string, attempt: number): void {
+  const { delivery, index, queue } = locate(instance, number, subscription);
+  const { outlet } = instance;
+  if (delivery.handle === 0) storeEntries(ctx, [delivery.entry]);
+  charge(ctx, delivery, index, queue, attempt);
+  ctx.engine.commit().then(
+    () => {
+      if (instance.outlet === outlet) outlet?.retry(number, subscription, attempt + 1);
+    },
+    () => undefined,
+  );
+}
+
+/** Records that a message of a delivery was attempted so often. */
+export function charge(ctx: Context, delivery: Delivery, index: number, queue: Queue, attempts: number): void {
+  (delivery.charged ??= new Map()).set(index, attempts);
+  if (delivery.handle !== 0) ctx.engine.attempt(queue.id, delivery.handle + index, attempts);
+}
+
+export type RejectKind = 'rejected' | 'expired' | 'damaged' | 'no-handler';
+
+/** A handler, or the client for it, will not take a message. The acknowledgement of the delivery follows as usual. */
+export function rejectDelivery(
+  ctx: Context,
+  instance: Instance,
+  number: number,
+  subscription: string,
+  kind: RejectKind,
+  attempts: number,
+  reason: string,
+): void {
+  const { delivery, index, queue } = locate(instance, number, subscription);
+  const { entry } = delivery;
+  if (kind === 'expired') {
+    refuse(delivery, index);
+    if (delivery.handle !== 0) leave(ctx, queue, delivery.handle + index, 1, bytesOf(entry.batch, delivery.offset + index, 1), false);
+    reportFailure(ctx, {
+      batch: entry.batch,
+      offset: delivery.offset + index,
+      count: 1,
+      target: targetOf(queue),
+      reason: 'expired',
+      final: true,
+      attempts,
+      stored: delivery.handle !== 0,
+    });
+    return;
+  }
+  if (delivery.handle === 0 && !storeEntries(ctx, [entry])) {
+    throw new BroadcastError('store-full', 'no room for a dead letter');
+  }
+  refuse(delivery, index);
+  if (delivery.handle === 0) return; // by address: it is never queued
+  if (kind === 'no-handler') {
+    giveBack(ctx, queue, delivery.handle + index, 1);
+    return;
+  }
+  deadLetter(ctx, queue, {
+    handle: delivery.handle + index,
+    batch: entry.batch,
+    index: delivery.offset + index,
+    reason,
+    attempts,
+  });
+}
+
+function refuse(delivery: Delivery, index: number): void {
+  (delivery.refused ??= new Set()).add(index);
+}
+
+// ---- giving back -----------------------------------------------------------------------------------------------------
+
+/** Stored messages that were on their way wait again, for whichever instance handles them. */
+export function giveBack(ctx: Context, queue: Queue, handle: number, count: number): void {
+  const target = sessionQueue(queue.session, queue.subscription);
+  if (queue !== target) ctx.engine.move(queue.id, target.id, handle, count);
+  rewind(target, handle);
+  target.redeliverBelow = Math.max(target.redeliverBelow, handle + count);
+}
+
+/** The queue is read again from `handle` on, at the latest. */
+export function rewind(queue: Queue, handle: number): void {
+  const first = queue.fetched.peek();
+  const next = queue.waiting ? Math.min(queue.cursor, first?.handle ?? Infinity) : handle;
+  queue.fetched.clear();
+  queue.cursor = Math.min(next, handle);
+  queue.behind = true;
+}
+
+/** Deliveries that the instance did not handle and gives back uncharged. */
+export function release(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
+  const queues = new Set<Queue>();
+  for (const range of ranges) {
+    for (let number = range.first; number < range.first + range.count; number++) {
+      const delivery = inFlightAt(instance, number);
+      const index = number - delivery.number;
+      if (delivery.handle === 0) storeEntries(ctx, [delivery.entry]);
+      refuse(delivery, index);
+      markDone(delivery, index, 1);
+      account(instance, delivery, -1, -bytesOf(delivery.entry.batch, delivery.offset + index, 1));
+      if (delivery.done === delivery.count) {
+        delivery.entry.deliveries.delete(delivery);
+        for (const queue of delivery.queues) queue.inflight.delete(delivery);
+      }
+      if (delivery.handle === 0) continue;
+      for (const queue of delivery.queues) {
+        giveBack(ctx, queue, delivery.handle + index, 1);
+        queues.add(sessionQueue(queue.session, queue.subscription));
+      }
+    }
+  }
+  forgetDone(instance);
+  scheduleCommit(ctx);
+  for (const queue of queues) pump(ctx, queue);
+}
+
+/** Everything in flight at an instance that is no longer connected, oldest first; its window is free again. */
+export function takeInFlight(instance: Instance): Delivery[] {
+  const deliveries = [...instance.inflight].filter(delivery => delivery.done < delivery.count);
+  instance.inflight.clear();
+  instance.nextNumber = 1;
+  instance.messages = 0;
+  instance.bytes = 0;
+  for (const handler of instance.handlers.values()) {
+    handler.messages = 0;
+    handler.bytes = 0;
+  }
+  return deliveries;
+}
+
+/** The open parts of a stored delivery by handle; without what was refused when it is only asked what is on its way. */
+export function openHandles(delivery: Delivery, onlyBusy = false): { handle: number; count: number }[] {
+  const { refused } = delivery;
+  const parts = openParts(delivery).map(part => ({ handle: delivery.handle + part.offset - delivery.offset, count: part.count }));
+  if (!onlyBusy || refused === undefined) return parts;
+  return parts.flatMap(part => {
+    let pieces = [{ offset: part.handle, count: part.count }];
+    for (const index of refused) pieces = pieces.flatMap(piece => subtract(piece, delivery.handle + index, 1));
+    return pieces.map(piece => ({ handle: piece.offset, count: piece.count }));
+  });
+}

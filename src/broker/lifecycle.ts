@@ -1,0 +1,499 @@
+/**
+ * The life of instances and sessions.
+ *
+ *   attach ──▶ online ──lost──▶ waiting ──deadAfter──▶ its share of the name's queue goes to others
+ *                │  ▲              │ │                 ──instanceGrace──▶ retired: its lanes join the name's queue
+ *                │  └──attach──────┘ └──died──▶ retired, and what its handlers could have been at is charged an attempt
+ *                └──goodbye──▶ retired, nothing charged
+ */
+import { bytesOf } from '../batch.js';
+import { BroadcastError } from '../errors.js';
+import { RangeSet } from '../range-set.js';
+import type { FailureReason } from '../receipts.js';
+import { queueIds, type Context } from './context.js';
+import { deadLetter } from './dead-letters.js';
+import { charge, openHandles, pump, pumpInstance, rewind, takeInFlight } from './delivery.js';
+import { Instance, SELF, type Delivery, type Entry, type Queue, type Session, type Suspect } from './model.js';
+import { PeerFault, type DetachReason, type FailureMessage, type HandlerDeclaration, type InstanceHello, type Outlet, type Range } from './ports.js';
+import { addSubscriber, declare, removeSubscriber, rerouteInstance, saveSession, sessionOf, sessionQueue } from './registry.js';
+import { announce, raiseFloor, repeatOutcomes, reportFailure, senderOf } from './senders.js';
+import { finish, outcomeKey, settleTracked, shrink, storeEntries, storeQueues } from './store.js';
+
+// ---- coming ----------------------------------------------------------------------------------------------------------
+
+/** An instance has introduced itself. What it is to be told follows with `resume`, once it has been welcomed. */
+export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Instance {
+  const before = ctx.instances.get(hello.instance);
+  if (before !== undefined && before.session.name !== hello.name) {
+    throw new PeerFault('protocol-error', 'this instance is known under another name');
+  }
+  if (before?.outlet !== undefined) {
+    const older = before.outlet;
+    lose(ctx, before);
+    older.end('taken-over', 'the same instance has connected again');
+  }
+  const session = sessionOf(ctx, hello.name, hello.generated);
+  const seen = ctx.senders.get(hello.instance);
+  const sender = senderOf(ctx, hello.instance, hello.name);
+  const instance = before ?? new Instance(hello.instance, session, sender);
+  instance.stopWaiting?.();
+  instance.stopWaiting = undefined;
+  instance.suspects = [];
+  instance.outlet = outlet;
+  instance.process = hello.process;
+  sender.outlet = outlet;
+  session.instances.set(instance.id, instance);
+  ctx.instances.set(instance.id, instance);
+  ctx.addresses.set(outlet.address, instance);
+  if (session.instances.size > 1) session.handled ??= new RangeSet();
+  raiseFloor(ctx, sender, hello.floor);
+  instance.attached = {
+    known: seen !== undefined && !instance.restored && before !== undefined,
+    stored: sender.stored,
+    taken: [...sender.taken.ranges()],
+    subscriptions: [...session.subscriptions.keys()],
+  };
+  instance.restored = false;
+  rerouteInstance(ctx, instance);
+  return instance;
+}
+
+/** Goes on with an instance that has been welcomed: receipts, what was on its way when it was lost, and what waits. */
+export function resume(ctx: Context, instance: Instance): void {
+  repeatOutcomes(instance.sender);
+  const { held } = instance;
+  instance.held = [];
+  for (const { queue, delivery } of held) {
+    queue.inflight.delete(delivery);
+    for (const { handle } of openHandles(delivery)) rewind(queue, handle);
+    queue.redeliverBelow = Math.max(queue.redeliverBelow, delivery.handle + delivery.count);
+  }
+  pumpInstance(ctx, instance);
+  if (instance.session.noticesWaiting) void sendNotices(ctx, instance);
+}
+
+async function sendNotices(ctx: Context, instance: Instance): Promise<void> {
+  const id = queueIds.notices(instance.session.name);
+  const { outlet } = instance;
+  let from = 0;
+  for (;;) {
+    const runs = await ctx.engine.read(id, from, 1024, 1024 * 1024);
+    if (instance.outlet !== outlet || outlet === undefined) return;
+    if (runs.length === 0) break;
+    for (const run of runs) {
+      from = run.handle + run.batch.count;
+      const kept = JSON.parse(run.batch.envelope.headers?.['failure'] ?? '{}') as FailureMessage['failure'] & { position: number; instance: string };
+      const { position, instance: sender, ...failure } = kept;
+      outlet.failure({ failure, position: sender === instance.id ? position : 0, notice: run.handle });
+    }
+  }
+}
+
+/** The application has had these notices. */
+export function noted(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
+  const id = queueIds.notices(instance.session.name);
+  for (const { first, count } of ranges) ctx.engine.ack(id, first, count);
+  if (ctx.engine.usage(id).messages === 0) instance.session.noticesWaiting = false;
+}
+
+/** The sender still waits for the final outcome of these positions; it is told of those that are decided. */
+export function track(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
+  const waiting = new Set<number>();
+  for (const tracked of ctx.tracked.values()) if (tracked.sender === instance.id) waiting.add(tracked.position);
+  for (const entry of instance.sender.unsettled) {
+    for (let i = 0; i < entry.batch.count; i++) waiting.add(entry.batch.first + i);
+  }
+  for (const { first, count } of ranges) {
+    for (let position = first; position < first + count; position++) {
+      if (waiting.has(position)) continue;
+      const key = outcomeKey(instance.id, position);
+      const undelivered = ctx.outcomes.delete(key);
+      if (undelivered) ctx.engine.put(key, null);
+      announce(ctx, instance.sender, { first: position, count: 1, status: undelivered ? 'undelivered' : 'delivered', durability: 'none', final: true });
+    }
+  }
+}
+
+// ---- going -----------------------------------------------------------------------------------------------------------
+
+/** A connection of an instance has ended. */
+export function detach(ctx: Context, instance: Instance, outlet: Outlet, reason: DetachReason): void {
+  if (instance.outlet !== outlet) return;
+  lose(ctx, instance);
+  if (ctx.stopped) return;
+  if (reason === 'lost') {
+    waitFor(ctx, instance);
+    return;
+  }
+  retire(ctx, instance, reason === 'died');
+  if (reason === 'finished' && instance.session.instances.size === 0) void endSession(ctx, instance.session, 'session-expired');
+}
+
+/** The instance is not connected any more: what was on its way to it is stored, and waits. */
+function lose(ctx: Context, instance: Instance): void {
+  const { outlet, session, sender } = instance;
+  if (outlet !== undefined && ctx.addresses.get(outlet.address) === instance) ctx.addresses.delete(outlet.address);
+  ctx.paused.delete(instance);
+  instance.suspects = suspectsOf(instance);
+  instance.outlet = undefined;
+  sender.outlet = undefined;
+  sender.lastSeen = ctx.engine.time();
+  session.lastSeen = sender.lastSeen;
+  const deliveries = takeInFlight(instance);
+  if (ctx.stopped) return;
+  const lanes = [...instance.handlers.values()].map(handler => handler.lane);
+  const entries = new Set<Entry>(deliveries.filter(delivery => delivery.handle === 0).map(delivery => delivery.entry));
+  for (const lane of lanes) for (const delivery of lane.live) entries.add(delivery.entry);
+  storeEntries(ctx, entries);
+  storeQueues(ctx, lanes);
+  for (const delivery of deliveries.reverse()) takeBack(ctx, instance, delivery);
+  if (session.handled !== undefined) noteHandled(session, deliveries);
+  for (const queue of session.queues.values()) if (queue.live.size > 0 && taken(session, queue) === 0) storeQueues(ctx, [queue]);
+  rerouteInstance(ctx, instance);
+}
+
+/** How many instances that are here handle the queue's subscription. */
+function taken(session: Session, queue: Queue): number {
+  let count = 0;
+  for (const instance of session.instances.values()) {
+    if (instance.outlet !== undefined && instance.handlers.has(queue.subscription)) count++;
+  }
+  return count;
+}
+
+/** The first `concurrency` unacknowledged messages of each subscription: their handlers could have started. */
+function suspectsOf(instance: Instance): Suspect[] {
+  const counts = new Map<string, number>();
+  const suspects: Suspect[] = [];
+  for (const delivery of instance.inflight) {
+    for (const queue of delivery.queues) {
+      const { subscription } = queue;
+      const declaration = instance.handlers.get(subscription)?.declaration;
+      if (declaration === undefined) continue;
+      for (let index = delivery.done; index < delivery.count; index++) {
+        const count = counts.get(subscription) ?? 0;
+        if (count >= declaration.concurrency) break;
+        if (delivery.later?.has(index) === true || delivery.refused?.has(index) === true) continue;
+        counts.set(subscription, count + 1);
+        suspects.push({ delivery, index, queue, maxAttempts: declaration.maxAttempts });
+      }
+    }
+  }
+  return suspects;
+}
+
+function takeBack(ctx: Context, instance: Instance, delivery: Delivery): void {
+  const { entry, queues } = delivery;
+  delivery.instance = undefined;
+  if (queues.length === 0) {
+    // By address: that connection or nobody.
+    entry.deliveries.delete(delivery);
+    for (let i = delivery.done; i < delivery.count; i++) {
+      if (delivery.later?.has(i) === true) continue;
+      reportFailure(ctx, {
+        batch: entry.batch,
+        offset: delivery.offset + i,
+        count: 1,
+        target: { client: instance.session.name },
+        reason: 'offline',
+        final: true,
+        attempts: 1,
+        stored: false,
+      });
+      finish(ctx, entry, delivery.offset + i, 1, false);
+    }
+    return;
+  }
+  if (delivery.handle === 0) {
+    requeueUnstored(delivery);
+    return;
+  }
+  entry.deliveries.delete(delivery);
+  for (const queue of queues) {
+    if (queue.owner === undefined) {
+      instance.held.unshift({ queue, delivery });
+      continue;
+    }
+    queue.inflight.delete(delivery);
+    for (const { handle } of openHandles(delivery)) rewind(queue, handle);
+    queue.redeliverBelow = Math.max(queue.redeliverBelow, delivery.handle + delivery.count);
+  }
+}
+
+/** The store was full: the delivery stays in memory, at the front of its queue, and goes again from its first open message. */
+function requeueUnstored(delivery: Delivery): void {
+  const { queues } = delivery;
+  const [queue] = queues;
+  if (queue === undefined) return;
+  for (const other of queues) other.inflight.delete(delivery);
+  delivery.redelivered = true;
+  delivery.offset += delivery.done;
+  delivery.count -= delivery.done;
+  delivery.done = 0;
+  delivery.later = undefined;
+  queue.live.unshift(delivery);
+  queue.liveMessages += delivery.count;
+  queue.liveBytes += bytesOf(delivery.entry.batch, delivery.offset, delivery.count);
+}
+
+/** What another instance of the name has handled already of the deliveries that were lost. */
+function noteHandled(session: Session, deliveries: readonly Delivery[]): void {
+  for (const delivery of deliveries) {
+    if (delivery.handle === 0 || delivery.entry.handledBy?.has(session) !== true) continue;
+    for (const { handle, count } of openHandles(delivery)) session.handled?.add(handle, count);
+  }
+}
+
+function waitFor(ctx: Context, instance: Instance): void {
+  const { clock, options } = ctx;
+  saveSession(ctx, instance.session);
+  const share = clock.setTimeout(() => {
+    returnHeld(instance);
+    for (const queue of instance.session.queues.values()) pump(ctx, queue);
+  }, options.deadAfter);
+  const grace = clock.setTimeout(() => retire(ctx, instance, !instance.restored), options.instanceGrace);
+  instance.stopWaiting = () => {
+    share.cancel();
+    grace.cancel();
+  };
+}
+
+/** Starts the waiting for an instance that the store knows and that has not come back since the server was started. */
+export function waitForRestored(ctx: Context, instance: Instance): void {
+  instance.restored = true;
+  waitFor(ctx, instance);
+}
+
+function returnHeld(instance: Instance): void {
+  for (const { queue, delivery } of instance.held) {
+    queue.inflight.delete(delivery);
+    for (const { handle } of openHandles(delivery)) rewind(queue, handle);
+    queue.redeliverBelow = Math.max(queue.redeliverBelow, delivery.handle + delivery.count);
+  }
+  instance.held = [];
+}
+
+/** A lost instance's process is known to be dead. */
+export function died(ctx: Context, id: string): void {
+  const instance = ctx.instances.get(id);
+  if (instance !== undefined && instance.outlet === undefined && !ctx.stopped) retire(ctx, instance, true);
+}
+
+/** The instance will not come back: what waits for it waits for its name. */
+function retire(ctx: Context, instance: Instance, charged: boolean): void {
+  const { session } = instance;
+  instance.stopWaiting?.();
+  instance.stopWaiting = undefined;
+  if (ctx.stopped) return;
+  if (charged) for (const suspect of instance.suspects) chargeSuspect(ctx, suspect);
+  instance.suspects = [];
+  returnHeld(instance);
+  for (const { lane } of instance.handlers.values()) joinQueue(ctx, lane);
+  session.instances.delete(instance.id);
+  ctx.instances.delete(instance.id);
+  if (session.instances.size < 2) session.handled = undefined;
+  session.lastSeen = ctx.engine.time();
+  rerouteInstance(ctx, instance);
+  saveSession(ctx, session);
+  for (const queue of session.queues.values()) pump(ctx, queue);
+}
+
+function chargeSuspect(ctx: Context, { delivery, index, queue, maxAttempts }: Suspect): void {
+  if (delivery.handle === 0) return;
+  const attempts = (delivery.charged?.get(index) ?? delivery.attempts) + 1;
+  charge(ctx, delivery, index, queue, attempts);
+  if (attempts < maxAttempts) return;
+  deadLetter(ctx, queue, {
+    handle: delivery.handle + index,
+    batch: delivery.entry.batch,
+    index: delivery.offset + index,
+    reason: 'its process died',
+    attempts,
+  });
+}
+
+/** A lane's messages join the queue of the name, but for those that another instance has handled. */
+function joinQueue(ctx: Context, lane: Queue): void {
+  const { session } = lane;
+  const queue = sessionQueue(session, lane.subscription);
+  if (session.handled !== undefined) {
+    for (const { first, count } of session.handled.ranges()) {
+      const before = ctx.engine.usage(lane.id);
+      if (before.messages === 0) break;
+      ctx.engine.ack(lane.id, first, count);
+      const after = ctx.engine.usage(lane.id);
+      shrink(lane, before.messages - after.messages, before.bytes - after.bytes);
+    }
+  }
+  lane.fetched.clear();
+  lane.behind = false;
+  if (ctx.engine.usage(lane.id).messages > 0) {
+    ctx.engine.move(lane.id, queue.id);
+    rewind(queue, 0);
+    queue.redeliverBelow = Math.max(queue.redeliverBelow, lane.redeliverBelow);
+  }
+  for (let delivery = lane.live.shift(); delivery !== undefined; delivery = lane.live.shift()) {
+    delivery.queues = [queue];
+    lane.unstored--;
+    queue.unstored++;
+    queue.live.push(delivery);
+    queue.liveMessages += delivery.count;
+  }
+  lane.liveMessages = 0;
+  lane.liveBytes = 0;
+}
+
+// ---- subscriptions -----------------------------------------------------------------------------------------------------
+
+/** An instance handles a channel from now on, and its name subscribes to it. Fulfilled when that is durable. */
+export function subscribe(ctx: Context, instance: Instance, channel: string, declaration: HandlerDeclaration): Promise<void> {
+  const { session } = instance;
+  const isNew = channel !== SELF && !session.subscriptions.has(channel);
+  if (isNew && session.subscriptions.size >= ctx.limits.subscriptions) {
+    throw new BroadcastError('too-many-subscriptions', `"${session.name}" has ${String(ctx.limits.subscriptions)} subscriptions already`);
+  }
+  const { lane } = declare(instance, channel, declaration);
+  if (channel !== SELF) session.subscriptions.set(channel, ctx.engine.time());
+  if (isNew) {
+    addSubscriber(ctx, session, channel);
+    takeBacklog(ctx, session, channel);
+    for (const other of session.instances.values()) other.outlet?.subscription(channel, true);
+    ctx.events.subscribed(instance, channel);
+  }
+  ctx.reroute(channel);
+  const queue = session.queues.get(channel);
+  if (queue !== undefined) pump(ctx, queue);
+  pump(ctx, lane);
+  if (!isNew) return Promise.resolve();
+  saveSession(ctx, session);
+  return ctx.engine.commit();
+}
+
+/** The first client to subscribe gets what has waited for anybody. */
+function takeBacklog(ctx: Context, session: Session, channel: string): void {
+  if (!ctx.backlogs.delete(channel)) return;
+  const id = queueIds.backlog(channel);
+  const { messages, bytes } = ctx.engine.usage(id);
+  if (messages === 0) return;
+  const queue = sessionQueue(session, channel);
+  ctx.engine.move(id, queue.id);
+  session.messages += messages;
+  session.bytes += bytes;
+  rewind(queue, 0);
+}
+
+/** The instance has no handler for the channel any longer; what comes waits for an instance that has. */
+export function unhandle(ctx: Context, instance: Instance, channel: string): void {
+  const handler = instance.handlers.get(channel);
+  if (handler === undefined) return;
+  const { lane } = handler;
+  storeQueues(ctx, [lane]);
+  instance.handlers.delete(channel);
+  const queue = sessionQueue(instance.session, channel);
+  for (const delivery of lane.inflight) {
+    delivery.queues = delivery.queues.map(other => (other === lane ? queue : other));
+    queue.inflight.add(delivery);
+    if (delivery.handle === 0) queue.unstored++;
+  }
+  joinQueue(ctx, lane);
+  ctx.reroute(channel);
+  pump(ctx, queue);
+}
+
+/** Ends the name's subscription; what waits for it goes, and its senders hear of it. */
+export async function unsubscribe(ctx: Context, instance: Instance, channel: string): Promise<void> {
+  const { session } = instance;
+  if (!session.subscriptions.has(channel)) return;
+  endSubscription(ctx, session, channel, instance);
+  saveSession(ctx, session);
+  const queue = session.queues.get(channel);
+  if (queue !== undefined) await emptyQueue(ctx, queue.id, { client: session.name, channel }, 'dropped', session);
+  await ctx.engine.commit();
+}
+
+function endSubscription(ctx: Context, session: Session, channel: string, by: Instance | undefined): void {
+  session.subscriptions.delete(channel);
+  for (const instance of session.instances.values()) {
+    unhandle(ctx, instance, channel);
+    instance.outlet?.subscription(channel, false);
+  }
+  removeSubscriber(ctx, session, channel);
+  const queue = session.queues.get(channel);
+  if (queue !== undefined) {
+    queue.fetched.clear();
+    queue.behind = false;
+  }
+  ctx.events.unsubscribed(by, channel);
+}
+
+/** Takes everything out of a queue that was there when it was called, and tells the senders. */
+async function emptyQueue(
+  ctx: Context,
+  id: string,
+  target: { client?: string; channel?: string },
+  reason: FailureReason,
+  session: Session | undefined,
+): Promise<void> {
+  const bound = ctx.lastHandle;
+  let from = 0;
+  for (;;) {
+    const runs = (await ctx.engine.read(id, from, 4096, 1024 * 1024)).filter(run => run.handle <= bound);
+    if (runs.length === 0 || ctx.stopped) return;
+    for (const run of runs) {
+      const { batch, handle } = run;
+      from = handle + batch.count;
+      ctx.engine.ack(id, handle, batch.count);
+      settleTracked(ctx, handle, batch.count, false);
+      if (session !== undefined) {
+        session.messages = Math.max(0, session.messages - batch.count);
+        session.bytes = Math.max(0, session.bytes - batch.items.length);
+      }
+      if (batch.envelope.name === 'notice' && id.startsWith('n/')) continue;
+      reportFailure(ctx, { batch, offset: 0, count: batch.count, target, reason, final: true, attempts: run.attempts, stored: true });
+    }
+  }
+}
+
+// ---- sessions ----------------------------------------------------------------------------------------------------------
+
+/** Ends a session: subscriptions, queues, dead letters. */
+export async function endSession(ctx: Context, session: Session, reason: 'session-expired' | 'dropped'): Promise<void> {
+  const { name } = session;
+  for (const channel of [...session.subscriptions.keys()]) endSubscription(ctx, session, channel, undefined);
+  if (session.instances.size === 0) ctx.sessions.delete(name);
+  ctx.engine.put(`s/${name}`, null);
+  for (const queue of [...session.queues.values()]) {
+    queue.fetched.clear();
+    queue.behind = false;
+    const target = queue.subscription === SELF ? { client: name } : { client: name, channel: queue.subscription };
+    await emptyQueue(ctx, queue.id, target, reason, session);
+  }
+  if (ctx.stopped) return;
+  ctx.engine.drop(queueIds.deadLetters(name));
+  ctx.engine.drop(queueIds.notices(name));
+  await ctx.engine.commit();
+}
+
+/** Ends what nobody has come back to for long enough. */
+export function sweep(ctx: Context): void {
+  const now = ctx.engine.time();
+  const { sessionTtl, anonymousSessionTtl } = ctx.limits;
+  for (const session of ctx.sessions.values()) {
+    const ttl = session.generated ? anonymousSessionTtl : sessionTtl;
+    if (session.instances.size === 0) {
+      if (now - session.lastSeen >= ttl) void endSession(ctx, session, 'session-expired').catch(() => undefined);
+      continue;
+    }
+    for (const [channel, declared] of session.subscriptions) {
+      if ([...session.instances.values()].some(instance => instance.handlers.has(channel))) session.subscriptions.set(channel, now);
+      else if (now - declared >= ttl) endSubscription(ctx, session, channel, undefined);
+    }
+  }
+  for (const sender of ctx.senders.values()) {
+    if (sender.outlet !== undefined || ctx.instances.has(sender.instance) || sender.unsettled.size > 0) continue;
+    if (now - sender.lastSeen < sessionTtl) continue;
+    ctx.senders.delete(sender.instance);
+    if (sender.stored) ctx.engine.floor(sender.instance, null);
+    for (const instance of ctx.instances.values()) instance.outlet?.senderGone(sender.instance);
+  }
+}

@@ -1,0 +1,239 @@
+/**
+ * The nouns of the broker: what a session, an instance, a queue, a delivery, an entry and a sender are and know of each
+ * other. Small invariants live here; what happens between them is in the other files of this folder.
+ *
+ *   Session (a name) ── has ──▶ Instance (a process) ── has ──▶ lane: a Queue for each channel it handles
+ *          └──────── has ─────▶ Queue for each subscription: what waits for whichever instance comes
+ *   Entry (a batch on its way) ── has ──▶ Delivery (part of it, on its way to one queue's recipient)
+ *   Sender (a sending instance) ── has ──▶ its unsettled entries, in order
+ */
+import type { Batch } from '../batch.js';
+import { Deque } from '../deque.js';
+import type { RangeSet } from '../range-set.js';
+import type { FailureMessage, HandlerDeclaration, Outcome, Outlet } from './ports.js';
+import type { Attached } from './ports.js';
+
+/** The subscription to what is addressed to the client itself or to everyone. */
+export const SELF = '';
+
+/** A batch that is on its way to its recipients, or whose receipt is outstanding. */
+export interface Entry {
+  /** Grows with every routed batch. */
+  readonly serial: number;
+  readonly batch: Batch;
+  /** Undefined for what was read back from the engine: its receipt was given long ago. */
+  readonly sender: Sender | undefined;
+  /** Engine time, 0 for never. */
+  readonly expiresAt: number;
+  /** Everyone who is still to get it, or has not acknowledged all of it. */
+  readonly deliveries: Set<Delivery>;
+  /** Recipients, also those who are done; messages for queues that are away count when stored. */
+  recipients: number;
+  /** Recipients that have not finished the batch as a whole; used while `left` is undefined. */
+  whole: number;
+  /** For each message, how many recipients have not finished it; made when one finishes a part. */
+  left: Uint32Array | undefined;
+  /** For each message, how many recipients will not get it. */
+  failed: Uint32Array | undefined;
+  /** Messages that are settled: their receipt is given. */
+  settled: number;
+  /** Handle of the first message in the engine, 0 when not stored. */
+  handle: number;
+  /** True once stored durably. */
+  committed: boolean;
+  /** Names with several instances of which one has handled all of it. */
+  handledBy?: Set<Session>;
+}
+
+/** Consecutive messages of an entry on their way to a recipient. */
+export interface Delivery {
+  readonly entry: Entry;
+  /** Where it waits when it is stored; more than one when a message matches several subscriptions of an instance. */
+  queues: readonly Queue[];
+  /** The part of the entry's batch. */
+  offset: number;
+  count: number;
+  /** Handle of its first message, 0 while not stored. */
+  handle: number;
+  /** Charged attempts of its messages before this delivery. */
+  attempts: number;
+  redelivered: boolean;
+  /** While in flight: the number of its first message on the connection, and the instance. */
+  number: number;
+  instance: Instance | undefined;
+  /** Messages from the start that are done. */
+  done: number;
+  /** Done ones behind that, as indexes. */
+  later: Set<number> | undefined;
+  /** Indexes of messages that were rejected, expired or given back: the acknowledgement does not count as delivered. */
+  refused: Set<number> | undefined;
+  /** Attempts charged while in flight, by index. */
+  charged: Map<number, number> | undefined;
+}
+
+/** An ordered queue for one subscription: of a session (`owner` undefined), or an instance's own (a lane). */
+export class Queue {
+  /** The engine's id. */
+  readonly id: string;
+  readonly session: Session;
+  readonly subscription: string;
+  readonly owner: Instance | undefined;
+  /** Read from the engine, next to be sent. */
+  readonly fetched = new Deque<Delivery>();
+  /** There may be more in the engine, from `cursor` on. New messages are stored then. */
+  behind = false;
+  cursor = 0;
+  /** A read is under way. */
+  reading = false;
+  /** Messages below this handle were delivered before. */
+  redeliverBelow = 0;
+  /** Unstored and not yet sent; everything stored goes before it. */
+  readonly live = new Deque<Delivery>();
+  liveMessages = 0;
+  liveBytes = 0;
+  /** Sent and not acknowledged, in order. */
+  readonly inflight = new Set<Delivery>();
+  /** Deliveries that exist only in memory, sent or not. */
+  unstored = 0;
+  /** Monotonic time and tick of the last acknowledgement, or of the first delivery after a pause. */
+  progressAt = 0;
+  progressTick = 0;
+  /** When the oldest of `live` came. */
+  liveSince = 0;
+
+  constructor(id: string, session: Session, subscription: string, owner: Instance | undefined) {
+    this.id = id;
+    this.session = session;
+    this.subscription = subscription;
+    this.owner = owner;
+  }
+
+  /** Something stored waits to be sent. */
+  get waiting(): boolean {
+    return this.behind || this.fetched.size > 0;
+  }
+}
+
+/** A handler that an instance has declared, and what is in flight for it. */
+export interface Handler {
+  declaration: HandlerDeclaration;
+  messages: number;
+  bytes: number;
+  readonly lane: Queue;
+}
+
+/** A message whose handler could have been running when its instance was lost. */
+export interface Suspect {
+  readonly delivery: Delivery;
+  readonly index: number;
+  readonly queue: Queue;
+  readonly maxAttempts: number;
+}
+
+/** Deliveries of a lost instance that came from its session's queues; stored, and kept for it. */
+export interface Held {
+  readonly queue: Queue;
+  readonly delivery: Delivery;
+}
+
+/** One process's client object, across its connections. */
+export class Instance {
+  readonly id: string;
+  readonly session: Session;
+  readonly sender: Sender;
+  attached: Attached | undefined;
+  outlet: Outlet | undefined;
+  process = '';
+  readonly handlers = new Map<string, Handler>();
+  /** In flight on the connection, in order of their numbers. */
+  readonly inflight = new Deque<Delivery>();
+  nextNumber = 1;
+  messages = 0;
+  bytes = 0;
+  /** Stored deliveries that wait for this instance to come back. */
+  held: Held[] = [];
+  suspects: Suspect[] = [];
+  /** Restored from the store and never seen in this run. */
+  restored = false;
+  /** Stops the timers that run while it is lost. */
+  stopWaiting: (() => void) | undefined;
+
+  constructor(id: string, session: Session, sender: Sender) {
+    this.id = id;
+    this.session = session;
+    this.sender = sender;
+  }
+}
+
+/** What the server keeps for a name. */
+export class Session {
+  readonly name: string;
+  generated: boolean;
+  /** The name's subscriptions, and when an instance last declared them (engine time). */
+  readonly subscriptions = new Map<string, number>();
+  readonly instances = new Map<string, Instance>();
+  /** What waits for any instance, by subscription. */
+  readonly queues = new Map<string, Queue>();
+  /** Stored messages in all of its queues. */
+  messages = 0;
+  bytes = 0;
+  /** Engine time when its last instance left. */
+  lastSeen = 0;
+  /** Handles that one instance handled while another may still wait for them; kept while it has several. */
+  handled: RangeSet | undefined;
+  /** Final notices may wait for the name. */
+  noticesWaiting = false;
+
+  constructor(name: string, generated: boolean) {
+    this.name = name;
+    this.generated = generated;
+  }
+}
+
+/** Where a batch for a channel goes, kept until something changes. */
+export interface Route {
+  readonly lanes: readonly Queue[];
+  /** Sessions none of whose instances handles the channel: it waits in their queues. */
+  readonly away: readonly Queue[];
+}
+
+/** A channel that somebody subscribes to. */
+export interface Channel {
+  readonly name: string;
+  readonly sessions: Set<Session>;
+  route: Route | undefined;
+}
+
+/** A sending instance: its positions and what became of them. */
+export interface Sender {
+  readonly instance: string;
+  readonly name: string | undefined;
+  /** Where receipts go; undefined while it is away. */
+  outlet: Outlet | undefined;
+  floor: number;
+  /** Highest position taken. */
+  last: number;
+  readonly taken: RangeSet;
+  /** The store knows it. */
+  stored: boolean;
+  /** Entries without a receipt, in order of position. */
+  readonly unsettled: Deque<Entry>;
+  unsettledBytes: number;
+  /** Outcomes at or above the floor, ascending; sent again after a reconnection. */
+  outcomes: Outcome[];
+  /** Outcomes and failures to be sent at the end of the turn. */
+  fresh: Outcome[];
+  failures: FailureMessage[];
+  /** Final failures above the floor, for a sender that comes back. */
+  kept: FailureMessage[];
+  lastSeen: number;
+}
+
+/** A stored, tracked message: its sender wants the final outcome. */
+export interface Tracked {
+  readonly sender: string;
+  readonly position: number;
+  readonly id: string;
+  waiting: number;
+  delivered: number;
+}

@@ -1,0 +1,89 @@
+/** Finds and makes the nouns of the broker by their names: sessions, their queues, instances' lanes, channels, routes. */
+import { queueIds, type Context } from './context.js';
+import { Queue, Session, type Channel, type Handler, type Instance, type Route } from './model.js';
+import { PeerFault, type HandlerDeclaration } from './ports.js';
+
+/** The session of a name, made when it is first needed. Throws `too-many-sessions`. */
+export function sessionOf(ctx: Context, name: string, generated: boolean): Session {
+  const known = ctx.sessions.get(name);
+  if (known !== undefined) return known;
+  if (ctx.sessions.size >= ctx.limits.sessions) {
+    throw new PeerFault('too-many-sessions', `the server keeps ${String(ctx.limits.sessions)} sessions already`);
+  }
+  const session = new Session(name, generated);
+  session.lastSeen = ctx.engine.time();
+  ctx.sessions.set(name, session);
+  return session;
+}
+
+/** Writes what must be found again of a session. */
+export function saveSession(ctx: Context, session: Session): void {
+  const { name, generated, lastSeen, subscriptions } = session;
+  ctx.engine.put(`s/${name}`, JSON.stringify({ generated, lastSeen, subscriptions: [...subscriptions] }));
+}
+
+/** What waits for any instance of a session under a subscription. */
+export function sessionQueue(session: Session, subscription: string): Queue {
+  let queue = session.queues.get(subscription);
+  if (queue === undefined) {
+    queue = new Queue(queueIds.session(session.name, subscription), session, subscription, undefined);
+    session.queues.set(subscription, queue);
+  }
+  return queue;
+}
+
+/** Notes that an instance handles a subscription. */
+export function declare(instance: Instance, subscription: string, declaration: HandlerDeclaration): Handler {
+  const known = instance.handlers.get(subscription);
+  if (known !== undefined) {
+    known.declaration = declaration;
+    return known;
+  }
+  const lane = new Queue(queueIds.lane(instance.id, instance.session.name, subscription), instance.session, subscription, instance);
+  const handler: Handler = { declaration, messages: 0, bytes: 0, lane };
+  instance.handlers.set(subscription, handler);
+  return handler;
+}
+
+/** The session subscribes to a channel. */
+export function addSubscriber(ctx: Context, session: Session, channel: string): void {
+  let known = ctx.channels.get(channel);
+  if (known === undefined) {
+    known = { name: channel, sessions: new Set(), route: undefined };
+    ctx.channels.set(channel, known);
+  }
+  known.sessions.add(session);
+  known.route = undefined;
+}
+
+/** The session subscribes to it no longer. */
+export function removeSubscriber(ctx: Context, session: Session, channel: string): void {
+  const known = ctx.channels.get(channel);
+  if (known === undefined) return;
+  known.sessions.delete(session);
+  known.route = undefined;
+  if (known.sessions.size === 0) ctx.channels.delete(channel);
+}
+
+/** Where a channel's messages go now. */
+export function routeOf(channel: Channel): Route {
+  if (channel.route !== undefined) return channel.route;
+  const lanes: Queue[] = [];
+  const away: Queue[] = [];
+  for (const session of channel.sessions) {
+    const before = lanes.length;
+    for (const instance of session.instances.values()) {
+      const lane = instance.handlers.get(channel.name)?.lane;
+      if (lane !== undefined) lanes.push(lane);
+    }
+    if (lanes.length === before) away.push(sessionQueue(session, channel.name));
+  }
+  channel.route = { lanes, away };
+  return channel.route;
+}
+
+/** An instance has come, gone, or been lost: the routes of what it handles change. */
+export function rerouteInstance(ctx: Context, instance: Instance): void {
+  for (const subscription of instance.handlers.keys()) ctx.reroute(subscription);
+  for (const subscription of instance.session.subscriptions.keys()) ctx.reroute(subscription);
+}

@@ -1,0 +1,249 @@
+/**
+ * Senders: which positions were taken, what became of them, and what the sender is told of it. Receipts and failures of
+ * one turn leave together, failures first, so that a client can attach them to the receipts.
+ */
+import { idCounterAt, type Batch } from '../batch.js';
+import { Deque } from '../deque.js';
+import { formatId } from '../message.js';
+import { RangeSet } from '../range-set.js';
+import type { DeliveryFailure, FailureReason, Receipt } from '../receipts.js';
+import { queueIds, type Context } from './context.js';
+import type { Entry, Sender, Session } from './model.js';
+import type { FailureMessage, Outcome } from './ports.js';
+
+/** The state of a sending instance, made when it is first seen. */
+export function senderOf(ctx: Context, instance: string, name: string | undefined): Sender {
+  let sender = ctx.senders.get(instance);
+  if (sender === undefined) {
+    sender = {
+      instance,
+      name,
+      outlet: undefined,
+      floor: 1,
+      last: 0,
+      taken: new RangeSet(),
+      stored: false,
+      unsettled: new Deque(),
+      unsettledBytes: 0,
+      outcomes: [],
+      fresh: [],
+      failures: [],
+      kept: [],
+      lastSeen: ctx.engine.time(),
+    };
+    ctx.senders.set(instance, sender);
+  }
+  return sender;
+}
+
+/** The sender says that everything below `floor` is settled and will not be sent again. */
+export function raiseFloor(ctx: Context, sender: Sender, floor: number): void {
+  if (floor <= sender.floor) return;
+  sender.floor = floor;
+  sender.taken.deleteBelow(floor);
+  let gone = 0;
+  for (const outcome of sender.outcomes) {
+    if (outcome.first + outcome.count > floor) break;
+    gone++;
+  }
+  if (gone > 0) sender.outcomes.splice(0, gone);
+  if (sender.kept.length > 0) sender.kept = sender.kept.filter(message => message.position >= floor);
+  if (sender.stored) ctx.engine.floor(sender.instance, floor);
+}
+
+/** Gives the receipt of some messages of an entry. */
+export function settle(
+  ctx: Context,
+  entry: Entry,
+  offset: number,
+  count: number,
+  status: Receipt['status'],
+  final: boolean,
+): void {
+  const { sender, batch } = entry;
+  if (sender === undefined) return;
+  entry.settled += count;
+  if (entry.settled === batch.count) dropSettled(sender);
+  announce(ctx, sender, {
+    first: batch.first + offset,
+    count,
+    status,
+    durability: status === 'stored' ? ctx.engine.durability : 'none',
+    final,
+  });
+}
+
+function dropSettled(sender: Sender): void {
+  for (let head = sender.unsettled.peek(); head !== undefined; head = sender.unsettled.peek()) {
+    if (head.settled < head.batch.count) return;
+    sender.unsettled.shift();
+    sender.unsettledBytes -= head.batch.items.length;
+  }
+}
+
+/** Queues an outcome for the end of the turn. */
+export function announce(ctx: Context, sender: Sender, outcome: Outcome): void {
+  const last = sender.fresh[sender.fresh.length - 1];
+  if (last !== undefined && continues(last, outcome)) {
+    sender.fresh[sender.fresh.length - 1] = { ...last, count: last.count + outcome.count };
+  } else {
+    sender.fresh.push(outcome);
+  }
+  chatter(ctx, sender);
+}
+
+function continues(a: Outcome, b: Outcome): boolean {
+  return a.first + a.count === b.first && a.status === b.status && a.durability === b.durability && a.final === b.final;
+}
+
+function chatter(ctx: Context, sender: Sender): void {
+  ctx.chatty.add(sender);
+  if (ctx.flushScheduled) return;
+  ctx.flushScheduled = true;
+  queueMicrotask(() => {
+    ctx.flushScheduled = false;
+    const senders = [...ctx.chatty];
+    ctx.chatty.clear();
+    for (const chatty of senders) flushSender(chatty);
+  });
+}
+
+/** Hands receipts and failures to the sender, if it is here, and keeps the receipts until its floor passes them. */
+export function flushSender(sender: Sender): void {
+  const { fresh, failures, outlet } = sender;
+  sender.failures = [];
+  if (outlet !== undefined) for (const failure of failures) outlet.failure(failure);
+  if (fresh.length === 0) return;
+  sender.fresh = [];
+  if (fresh.length > 1) fresh.sort((a, b) => a.first - b.first || Number(a.final) - Number(b.final));
+  outlet?.receipts(fresh);
+  for (const outcome of fresh) if (outcome.first + outcome.count > sender.floor) keepOutcome(sender, outcome);
+}
+
+function keepOutcome(sender: Sender, outcome: Outcome): void {
+  const { outcomes } = sender;
+  const last = outcomes[outcomes.length - 1];
+  if (last !== undefined && continues(last, outcome)) outcomes[outcomes.length - 1] = { ...last, count: last.count + outcome.count };
+  else outcomes.push(outcome);
+}
+
+/** What a returning sender is told again. */
+export function repeatOutcomes(sender: Sender): void {
+  const { outlet } = sender;
+  if (outlet === undefined) return;
+  for (const message of sender.kept) outlet.failure(message);
+  const outcomes = [...sender.outcomes].sort((a, b) => a.first - b.first || Number(a.final) - Number(b.final));
+  if (outcomes.length > 0) outlet.receipts(outcomes);
+}
+
+/** What a failure is about. */
+export interface FailureInput {
+  readonly batch: Batch;
+  readonly offset: number;
+  readonly count: number;
+  readonly target: DeliveryFailure['target'];
+  readonly reason: FailureReason;
+  readonly final: boolean;
+  readonly attempts: number;
+  /** It was safe already: a final notice then waits for a sender that is away. */
+  readonly stored: boolean;
+}
+
+/** Tells the sender of a batch that some of its messages do not reach a recipient now, or never will. */
+export function reportFailure(ctx: Context, input: FailureInput): void {
+  const { batch, offset, count, final } = input;
+  const failure: DeliveryFailure = {
+    messageId: formatId(batch.envelope.idPrefix, idCounterAt(batch, offset)),
+    target: input.target,
+    reason: input.reason,
+    queued: !final,
+    final,
+    attempts: input.attempts,
+    at: ctx.clock.now(),
+  };
+  if (count > 1) failure.count = count;
+  ctx.counters.failures += count;
+  ctx.events.failure({ ...failure });
+  const position = batch.first + offset;
+  const sender = ctx.senders.get(batch.sender.instance);
+  if (sender?.outlet !== undefined) {
+    tell(ctx, sender, { failure, position, notice: 0 });
+  } else if (sender !== undefined && !input.stored) {
+    // It was not safe, so the sender holds it still and learns the outcome when it comes back.
+    if (final) keepFailure(ctx, sender, { failure, position, notice: 0 });
+  } else if (final && batch.sender.name !== undefined) {
+    storeNotice(ctx, batch.sender.name, failure, sender === undefined ? 0 : position, batch.sender.instance);
+  }
+}
+
+function tell(ctx: Context, sender: Sender, message: FailureMessage): void {
+  if (!mergeFailure(sender, message)) {
+    sender.failures.push(message);
+    if (message.failure.final) keepFailure(ctx, sender, message);
+  }
+  chatter(ctx, sender);
+}
+
+/** Folds a notice into the one before it when both say the same of neighbouring positions. */
+function mergeFailure(sender: Sender, message: FailureMessage): boolean {
+  const last = sender.failures[sender.failures.length - 1];
+  if (last === undefined) return false;
+  const { failure: a } = last;
+  const { failure: b } = message;
+  const neighbours = last.position + (a.count ?? 1) === message.position;
+  const alike =
+    a.reason === b.reason && a.final === b.final && a.attempts === b.attempts &&
+    a.target.client === b.target.client && a.target.channel === b.target.channel;
+  if (!neighbours || !alike) return false;
+  a.count = (a.count ?? 1) + (b.count ?? 1);
+  return true;
+}
+
+function keepFailure(ctx: Context, sender: Sender, message: FailureMessage): void {
+  if (sender.kept.length < ctx.limits.notices) sender.kept.push(message);
+}
+
+const EMPTY_ITEM = Buffer.from([1, 0, 0, 0, 0]);
+
+/** Keeps a final notice for a name that is away; it travels as a message without a body. */
+function storeNotice(ctx: Context, name: string, failure: DeliveryFailure, position: number, instance: string): void {
+  const session: Session | undefined = ctx.sessions.get(name);
+  if (session === undefined) return;
+  for (const other of session.instances.values()) {
+    if (other.outlet === undefined) continue;
+    other.outlet.failure({ failure, position: other.id === instance ? position : 0, notice: 0 });
+    return;
+  }
+  const queue = queueIds.notices(name);
+  if (ctx.engine.usage(queue).messages >= ctx.limits.notices) {
+    ctx.logger.warn(`"${name}" has ${String(ctx.limits.notices)} notices waiting; a further one is left out`);
+    return;
+  }
+  const batch: Batch = {
+    sender: { instance: '0'.repeat(32), name: undefined },
+    envelope: {
+      channels: [],
+      clients: [name],
+      everyone: false,
+      name: 'notice',
+      headers: { failure: JSON.stringify({ ...failure, position, instance }) },
+      persistent: true,
+      tracked: false,
+      ttl: undefined,
+      idPrefix: '',
+    },
+    first: 1,
+    count: 1,
+    idBase: 1,
+    floor: 1,
+    timestamp: ctx.clock.now(),
+    items: EMPTY_ITEM,
+  };
+  try {
+    ctx.engine.append([{ batch, expiresAt: 0, queues: [{ queue, offset: 0, count: 1 }] }]);
+    session.noticesWaiting = true;
+    void ctx.engine.commit().catch(() => undefined);
+  } catch (error) {
+    ctx.logger.warn(`a notice for "${name}" could not be kept`, error);
+  }
+}

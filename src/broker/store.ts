@@ -1,0 +1,351 @@
+/**
+ * Between memory and the engine: what is stored, when, and what that means for receipts.
+ *
+ * Invariant: the stored messages of a sender have no gap. Whenever an entry is stored, every earlier unsettled entry of
+ * its sender is stored with it, in one append, which the engine keeps whole or not at all. Otherwise a server killed
+ * between #6 (stored) and #5 (not stored, sent again by its sender) would turn their order round.
+ *
+ *   routed ──▶ unstored ──▶ every recipient acknowledged: receipt `delivered`, the disk was never touched
+ *                  │
+ *                  └─ a recipient is away, makes no progress, or holds too much ──▶ appended ──commit──▶ receipt `stored`
+ */
+import { bytesOf, idCounterAt } from '../batch.js';
+import type { AppendBatch } from '../engine/engine.js';
+import { BroadcastError } from '../errors.js';
+import { formatId } from '../message.js';
+import type { Context } from './context.js';
+import type { Delivery, Entry, Queue, Sender } from './model.js';
+import { announce, settle } from './senders.js';
+
+/** A batch's share of a queue that must be stored without a delivery, because nobody is there to take it. */
+export interface AwayQueue {
+  readonly queue: string;
+  /** Undefined for a backlog. */
+  readonly target: Queue | undefined;
+}
+
+/** A sender whose appended but not yet durable bytes exceed this is not read from until the commit has ended. */
+const MAX_UNCOMMITTED = 8 * 1024 * 1024;
+/** A queue in memory whose oldest message waited this many times `storeAfter` holds too much. */
+const HELD_TOO_LONG = 50;
+
+/**
+ * Appends these entries and every earlier unsettled one of their senders; `away` adds queues to one of them.
+ * False when the store is full or has failed: then nothing was stored.
+ */
+export function storeEntries(ctx: Context, entries: Iterable<Entry>, away?: { entry: Entry; queues: readonly AwayQueue[] }): boolean {
+  const wanted = withPredecessors(entries);
+  if (wanted.length === 0) return true;
+  const appended: Entry[] = [];
+  const batches: AppendBatch[] = [];
+  for (const entry of wanted) {
+    const queues = queuesOf(entry);
+    if (entry === away?.entry) for (const { queue } of away.queues) queues.push({ queue, offset: 0, count: entry.batch.count });
+    if (queues.length === 0) continue; // only for addresses, which are never queued
+    appended.push(entry);
+    batches.push({ batch: entry.batch, expiresAt: entry.expiresAt, queues });
+  }
+  if (batches.length === 0) return true;
+  let handles: number[];
+  try {
+    handles = ctx.engine.append(batches);
+  } catch (error) {
+    if (!(error instanceof BroadcastError)) throw error;
+    return false;
+  }
+  appended.forEach((entry, i) => noteStored(ctx, entry, handles[i] as number, entry === away?.entry ? away.queues.length : 0));
+  if (away !== undefined) for (const { target } of away.queues) if (target !== undefined) noteAway(target, away.entry);
+  scheduleCommit(ctx);
+  return true;
+}
+
+function withPredecessors(entries: Iterable<Entry>): Entry[] {
+  const until = new Map<Sender, number>();
+  for (const { sender, serial, handle } of entries) {
+    if (sender !== undefined && handle === 0) until.set(sender, Math.max(until.get(sender) ?? 0, serial));
+  }
+  const wanted: Entry[] = [];
+  for (const [sender, serial] of until) {
+    for (const entry of sender.unsettled) {
+      if (entry.serial > serial) break;
+      if (entry.handle === 0 && entry.settled < entry.batch.count) wanted.push(entry);
+    }
+  }
+  return until.size > 1 ? wanted.sort((a, b) => a.serial - b.serial) : wanted;
+}
+
+function queuesOf(entry: Entry): AppendBatch['queues'][number][] {
+  const shares: { queue: string; offset: number; count: number }[] = [];
+  for (const delivery of entry.deliveries) {
+    for (const queue of delivery.queues) {
+      for (const part of openParts(delivery)) shares.push({ queue: queue.id, ...part });
+    }
+  }
+  return shares;
+}
+
+/** The messages of a delivery that are not done, as parts of its entry's batch. */
+export function openParts(delivery: Delivery): { offset: number; count: number }[] {
+  const { offset, count, done, later } = delivery;
+  if (later === undefined || later.size === 0) return [{ offset: offset + done, count: count - done }];
+  const parts: { offset: number; count: number }[] = [];
+  for (let i = done; i < count; i++) {
+    if (later.has(i)) continue;
+    const last = parts[parts.length - 1];
+    if (last !== undefined && last.offset + last.count === offset + i) last.count++;
+    else parts.push({ offset: offset + i, count: 1 });
+  }
+  return parts;
+}
+
+function noteStored(ctx: Context, entry: Entry, handle: number, away: number): void {
+  const { batch, sender } = entry;
+  entry.handle = handle;
+  ctx.lastHandle = Math.max(ctx.lastHandle, handle + batch.count - 1);
+  ctx.counters.stored += batch.count;
+  for (const delivery of entry.deliveries) {
+    if (delivery.queues.length === 0) continue;
+    delivery.handle = handle + delivery.offset;
+    for (const queue of delivery.queues) {
+      queue.unstored--;
+      grow(queue, batch.count === delivery.count ? batch.count : delivery.count - delivery.done, bytesOf(batch, delivery.offset, delivery.count));
+    }
+  }
+  if (sender !== undefined && !sender.stored) sender.stored = true;
+  if (batch.envelope.tracked && sender !== undefined) track(ctx, entry, sender, away);
+  ctx.uncommitted.push(entry);
+  ctx.uncommittedBytes += batch.items.length;
+}
+
+function noteAway(queue: Queue, entry: Entry): void {
+  if (!queue.waiting) queue.cursor = entry.handle;
+  queue.behind = true;
+  grow(queue, entry.batch.count, entry.batch.items.length);
+}
+
+function grow(queue: Queue, messages: number, bytes: number): void {
+  queue.session.messages += messages;
+  queue.session.bytes += bytes;
+}
+
+/** Remembers in how many queues each message of a tracked, stored entry waits. */
+function track(ctx: Context, entry: Entry, sender: Sender, away: number): void {
+  const { batch, failed } = entry;
+  const waiting = new Uint32Array(batch.count).fill(away);
+  const recipients = new Uint32Array(batch.count).fill(away);
+  for (const delivery of entry.deliveries) {
+    for (const { offset, count } of openParts(delivery)) {
+      for (let i = offset; i < offset + count; i++) {
+        waiting[i] = (waiting[i] as number) + delivery.queues.length;
+        recipients[i] = (recipients[i] as number) + 1;
+      }
+    }
+  }
+  for (let i = 0; i < batch.count; i++) {
+    if (waiting[i] === 0) continue;
+    ctx.tracked.set(entry.handle + i, {
+      sender: sender.instance,
+      position: batch.first + i,
+      id: formatId(batch.envelope.idPrefix, idCounterAt(batch, i)),
+      waiting: waiting[i] as number,
+      delivered: entry.recipients - (recipients[i] as number) - (failed?.[i] ?? 0),
+    });
+  }
+}
+
+/** Asks the engine for a commit at the end of the turn; when it has returned, the receipts are given. */
+export function scheduleCommit(ctx: Context): void {
+  if (ctx.commitScheduled || ctx.stopped) return;
+  ctx.commitScheduled = true;
+  queueMicrotask(() => {
+    ctx.commitScheduled = false;
+    const group = ctx.uncommitted;
+    ctx.uncommitted = [];
+    ctx.engine.commit().then(
+      () => settleStored(ctx, group),
+      () => undefined, // the engine has said so by `failed`
+    );
+  });
+}
+
+function settleStored(ctx: Context, group: readonly Entry[]): void {
+  for (const entry of group) {
+    entry.committed = true;
+    ctx.uncommittedBytes -= entry.batch.items.length;
+    const { batch, left } = entry;
+    if (left === undefined) {
+      if (entry.whole > 0) settle(ctx, entry, 0, batch.count, 'stored', false);
+      continue;
+    }
+    forRuns(batch.count, i => (left[i] as number) > 0, (offset, count) => settle(ctx, entry, offset, count, 'stored', false));
+  }
+  if (ctx.uncommittedBytes <= MAX_UNCOMMITTED / 2 && ctx.paused.size > 0) {
+    for (const instance of ctx.paused) instance.outlet?.pauseReading(false);
+    ctx.paused.clear();
+  }
+}
+
+/** True when senders should be held back until a commit has ended. */
+export function isCongested(ctx: Context): boolean {
+  return ctx.uncommittedBytes > MAX_UNCOMMITTED;
+}
+
+/** Calls `visit` for each run of indexes below `count` that `test` accepts. */
+export function forRuns(count: number, test: (index: number) => boolean, visit: (offset: number, count: number) => void): void {
+  for (let i = 0; i < count; i++) {
+    if (!test(i)) continue;
+    const start = i;
+    while (i < count && test(i)) i++;
+    visit(start, i - start);
+  }
+}
+
+/**
+ * A recipient is done with some messages of an entry: `ok` when it acknowledged them, otherwise it will not get them.
+ * `offset` counts within the entry's batch.
+ */
+export function finish(ctx: Context, entry: Entry, offset: number, count: number, ok: boolean): void {
+  const { batch } = entry;
+  if (entry.sender === undefined) return;
+  if (!ok) {
+    const failed = (entry.failed ??= new Uint32Array(batch.count));
+    for (let i = offset; i < offset + count; i++) failed[i] = (failed[i] as number) + 1;
+  }
+  if (entry.left === undefined) {
+    if (count === batch.count) {
+      entry.whole--;
+      if (entry.whole === 0 && !entry.committed) settleDone(ctx, entry, 0, count);
+      return;
+    }
+    entry.left = new Uint32Array(batch.count).fill(entry.whole);
+  }
+  const left = entry.left;
+  for (let i = offset; i < offset + count; i++) left[i] = (left[i] as number) - 1;
+  if (entry.committed) return;
+  forRuns(
+    count,
+    i => left[offset + i] === 0,
+    (start, n) => settleDone(ctx, entry, offset + start, n),
+  );
+}
+
+function settleDone(ctx: Context, entry: Entry, offset: number, count: number): void {
+  const { failed, recipients } = entry;
+  const { tracked } = entry.batch.envelope;
+  if (failed === undefined) {
+    settle(ctx, entry, offset, count, 'delivered', tracked);
+    return;
+  }
+  for (let i = offset; i < offset + count; i++) {
+    settle(ctx, entry, i, 1, failed[i] === recipients ? 'undelivered' : 'delivered', tracked);
+  }
+}
+
+/** Stored messages leave a queue: they are acknowledged in the engine, and a sender that follows them may hear of it. */
+export function leave(ctx: Context, queue: Queue, handle: number, count: number, bytes: number, ok: boolean): void {
+  ctx.engine.ack(queue.id, handle, count);
+  shrink(queue, count, bytes);
+  if (queue.session.handled !== undefined && ok) queue.session.handled.add(handle, count);
+  if (ctx.tracked.size > 0) settleTracked(ctx, handle, count, ok);
+}
+
+/** Stored messages are no longer among what waits for a name. */
+export function shrink(queue: Queue, count: number, bytes: number): void {
+  const { session } = queue;
+  session.messages = Math.max(0, session.messages - count);
+  session.bytes = session.messages === 0 ? 0 : Math.max(0, session.bytes - bytes);
+}
+
+/** One recipient of tracked, stored messages is done with them. */
+export function settleTracked(ctx: Context, handle: number, count: number, ok: boolean): void {
+  for (let h = handle; h < handle + count; h++) {
+    const tracked = ctx.tracked.get(h);
+    if (tracked === undefined) continue;
+    tracked.waiting--;
+    if (ok) tracked.delivered++;
+    if (tracked.waiting > 0) continue;
+    ctx.tracked.delete(h);
+    const sender = ctx.senders.get(tracked.sender);
+    const status = tracked.delivered > 0 ? 'delivered' : 'undelivered';
+    if (sender !== undefined) {
+      announce(ctx, sender, { first: tracked.position, count: 1, status, durability: 'none', final: true });
+    }
+    if (status === 'undelivered' && sender?.outlet === undefined) {
+      const key = outcomeKey(tracked.sender, tracked.position);
+      ctx.outcomes.add(key);
+      ctx.engine.put(key, status);
+    }
+  }
+}
+
+/** Where the final outcome of a message is kept for a sender that is away, when it is not the expected one. */
+export function outcomeKey(instance: string, position: number): string {
+  return `t/${instance}/${String(position)}`;
+}
+
+// ---- progress ------------------------------------------------------------------------------------------------------
+
+/** A delivery that exists only in memory has come to a queue; from now on its progress is looked at. */
+export function watch(ctx: Context, queue: Queue): void {
+  if (queue.unstored++ > 0) return;
+  queue.progressAt = ctx.clock.monotonic();
+  queue.progressTick = ctx.tick;
+  ctx.unstoredQueues.add(queue);
+  ctx.progressTimer ??= ctx.clock.setInterval(() => lookAtProgress(ctx), Math.max(1, ctx.options.storeAfter / 2));
+}
+
+/**
+ * Stores what recipients without progress hold. A queue is only judged when two looks have passed since its last
+ * progress: between two timers the event loop polls its sockets, so that a server which was itself held up reads the
+ * acknowledgements that wait before it blames anyone.
+ */
+function lookAtProgress(ctx: Context): void {
+  ctx.tick++;
+  const now = ctx.clock.monotonic();
+  const { storeAfter } = ctx.options;
+  const stuck: Queue[] = [];
+  for (const queue of ctx.unstoredQueues) {
+    if (queue.unstored <= 0) ctx.unstoredQueues.delete(queue);
+    else if (now - queue.progressAt >= storeAfter && ctx.tick - queue.progressTick >= 2) stuck.push(queue);
+    else if (queue.live.size > 0 && now - queue.liveSince >= HELD_TOO_LONG * storeAfter) stuck.push(queue);
+  }
+  if (stuck.length > 0) storeQueues(ctx, stuck);
+  if (ctx.unstoredQueues.size === 0) {
+    ctx.progressTimer?.cancel();
+    ctx.progressTimer = undefined;
+  }
+}
+
+/** Stores everything that these queues hold in memory; what was not sent is left to the engine. */
+export function storeQueues(ctx: Context, queues: readonly Queue[]): boolean {
+  const entries = new Set<Entry>();
+  for (const queue of queues) {
+    for (const delivery of queue.inflight) if (delivery.handle === 0) entries.add(delivery.entry);
+    for (const delivery of queue.live) if (delivery.handle === 0) entries.add(delivery.entry);
+  }
+  if (!storeEntries(ctx, entries)) {
+    // Full: the sender keeps its copy, the server's stays in memory within the sender's window. Look again later.
+    for (const queue of queues) queue.progressAt = ctx.clock.monotonic();
+    return false;
+  }
+  for (const queue of queues) fallBehind(queue);
+  return true;
+}
+
+/** What waits in memory has been stored and is read back when its turn comes. */
+function fallBehind(queue: Queue): void {
+  const first = queue.live.peek();
+  if (first === undefined || first.handle === 0) return;
+  for (const delivery of queue.live) delivery.entry.deliveries.delete(delivery);
+  if (!queue.waiting) queue.cursor = lowestHandle(queue);
+  queue.behind = true;
+  queue.live.clear();
+  queue.liveMessages = 0;
+  queue.liveBytes = 0;
+}
+
+function lowestHandle(queue: Queue): number {
+  let lowest = Infinity;
+  for (const { handle } of queue.live) lowest = Math.min(lowest, handle);
+  return lowest;
+}

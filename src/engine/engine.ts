@@ -1,0 +1,208 @@
+/**
+ * The engine seam: all that the server knows of storage and, later, of other servers. The host (the broker) validates
+ * and decides; an engine keeps and orders. Recognised by shape, not by `instanceof`.
+ *
+ * Words. A *queue* is an ordered set of messages under an opaque id that the host makes up; an engine gives ids no
+ * meaning. A *run* is a batch, or part of one, in a queue. A *handle* is the engine's number of a stored message: the
+ * messages of a batch have consecutive handles, and handles grow with every `append` on this server, never to be used
+ * again while the engine is open. One stored message may be in several queues (a fan-out is stored once); its bytes
+ * are given back when it has left the last one.
+ *
+ * Time. Expiry uses *engine time*: milliseconds that grow while the engine is open by the monotonic clock, and over a
+ * downtime by the wall clock, clamped to between nothing and one day (`EngineState.time`, and `StateClock` below).
+ *
+ * Obligations, for every method:
+ * - Calls take effect in the order in which they are made, at once for later calls on this server, and durably once a
+ *   `commit()` made after them is fulfilled. What no commit covers may be lost by a crash, but only as a suffix: of two
+ *   changes the later one never survives alone. An `append` is atomic: after a crash all of its batches are there, in
+ *   all of their queues, or none.
+ * - The host has reserved and checked all limits but `storeBytes`.
+ * - An engine that fails (a failed sync, a lost quorum) calls `host.failed` once, rejects every outstanding commit with
+ *   `store-failed`, and from then on throws `store-failed` from every method but `close`.
+ *
+ * How JetStream fits: docs/decisions/0003-engine-seam.md.
+ */
+import type { Batch } from '../batch.js';
+import type { Clock } from '../clock.js';
+
+/** What stands behind a message that the engine has committed. */
+export type EngineDurability = 'memory' | 'fsync' | 'replicated';
+
+/** A batch on its way into the store. */
+export interface AppendBatch {
+  readonly batch: Batch;
+  /** Engine time after which it is never delivered; 0 for never. */
+  readonly expiresAt: number;
+  /**
+   * Who gets which messages of the batch: a queue and the messages in it, as an offset and a count within the batch.
+   * Ranges of one queue are in order and disjoint. Messages that no queue takes are kept by nobody.
+   */
+  readonly queues: readonly { readonly queue: string; readonly offset: number; readonly count: number }[];
+}
+
+/** Part of a stored batch as it is read back from a queue. */
+export interface StoredRun {
+  /** Handle of the first message of the run. */
+  readonly handle: number;
+  /** Exactly the messages of the run (`batch.count` of them), with the handles that follow `handle`. */
+  readonly batch: Batch;
+  readonly expiresAt: number;
+  /** Attempts recorded by `attempt` for the first message of the run (a message with attempts is a run of its own); 0 without. */
+  readonly attempts: number;
+  /** The note given to `move` for these messages; undefined without. */
+  readonly note: string | undefined;
+}
+
+/** A queue as `open` found it. */
+export interface QueueState {
+  readonly queue: string;
+  readonly messages: number;
+  readonly bytes: number;
+}
+
+/** Where an expiring, stored batch waits, so that the host can arm its clock. */
+export interface ExpiringRun {
+  readonly queue: string;
+  readonly handle: number;
+  readonly count: number;
+  readonly expiresAt: number;
+}
+
+/** What is known of a sending instance: the positions that are stored, or were and have left every queue since. */
+export interface SenderState {
+  readonly instance: string;
+  readonly name: string | undefined;
+  readonly floor: number;
+  /** Taken positions from the floor up: pairs of first position and count, ascending and disjoint. */
+  readonly taken: readonly { readonly first: number; readonly count: number }[];
+}
+
+/** What `open` found. */
+export interface EngineState {
+  /** Identifies this store for its whole life; the opening exchange carries it. 1 to 64 ASCII characters. */
+  readonly storeId: string;
+  /** Engine time now. */
+  readonly time: number;
+  /** The pairs of `put`. */
+  readonly entries: ReadonlyMap<string, string>;
+  readonly queues: readonly QueueState[];
+  readonly expiring: readonly ExpiringRun[];
+  readonly senders: readonly SenderState[];
+  /** Tracked messages that are still in a queue: their handles, and in how many queues each was put and still is. */
+  readonly tracked: readonly TrackedMessage[];
+  /** Damage that was found and put aside, in words for the log; empty when all is well. */
+  readonly damage: readonly string[];
+}
+
+/** A stored message whose sender wants the final outcome. */
+export interface TrackedMessage {
+  readonly instance: string;
+  readonly position: number;
+  readonly handle: number;
+  /** Queues that it is still in. */
+  readonly waiting: number;
+  /** Id of the message, for notices. */
+  readonly id: string;
+}
+
+/** What an engine is given when it is opened. */
+export interface EngineHost {
+  readonly clock: Clock;
+  /** Most bytes of message content and bookkeeping that the store may take; undefined for the engine's own default. */
+  readonly storeBytes: number | undefined;
+  /** The engine has failed for good; see the obligations above. */
+  failed(error: Error): void;
+  /** There is room again after `append` threw `store-full`. */
+  roomAgain(): void;
+  /** Messages that this server did not append have come into a queue (engines that several servers share). */
+  arrived(queue: string): void;
+  warn(text: string): void;
+}
+
+/** The usage of a queue, exact for everything done so far. */
+export interface QueueUsage {
+  readonly messages: number;
+  readonly bytes: number;
+}
+
+/**
+ * Where sessions and queues live. Three come with the package: memory (the readable reference), disk and, later,
+ * JetStream; `conformance` in this folder proves any other.
+ *
+ * @example
+ * const server = new BroadcastTcpServer({ engine: memoryEngine() });
+ */
+export interface Engine {
+  /** A word for logs and banners, such as `memory` or `disk`. */
+  readonly kind: string;
+  /** What a fulfilled commit means. */
+  readonly durability: EngineDurability;
+
+  /** Opens the store and says what is in it. Once per engine object. Rejects with `store-locked`, `store-foreign`, `store-newer` or `store-unreadable`. */
+  open(host: EngineHost): Promise<EngineState>;
+
+  /**
+   * Stores batches atomically and puts their messages at the end of queues, which come into being by it. Also notes
+   * every position of the batches as taken from its sender. Synchronous: readable at once, durable with the next commit.
+   * The engine keeps no reference to `batch.items` of the caller that would pin a larger buffer than needed.
+   * Returns the handle of the first message of each batch.
+   * Throws `store-full` with nothing stored.
+   */
+  append(batches: readonly AppendBatch[]): number[];
+
+  /**
+   * Reads a queue from handle `from` on (inclusive), in order, at most `maxMessages` and about `maxBytes` (at least one
+   * message). An empty array: there is nothing behind `from` now. May answer at once or later; what was acknowledged or
+   * moved away before the call never comes back from it. Damaged messages are left out, once reported by `host.warn`,
+   * and leave their queues.
+   */
+  read(queue: string, from: number, maxMessages: number, maxBytes: number): readonly StoredRun[] | Promise<readonly StoredRun[]>;
+
+  /** The messages with these handles leave the queue; handles that are not in it are passed over. Needs no commit: a lost one costs a redelivery. */
+  ack(queue: string, handle: number, count: number): void;
+
+  /**
+   * Puts messages of one queue into another one, at the place that their handles give them, with their attempts; `note`
+   * replaces theirs. Without a handle: the whole queue, which thereby ends. A message that is already in the target only leaves the source.
+   */
+  move(from: string, to: string, handle?: number, count?: number, note?: string): void;
+
+  /** Records how often a message of a queue has been attempted. */
+  attempt(queue: string, handle: number, attempts: number): void;
+
+  /** Ends a queue; its messages leave it. */
+  drop(queue: string): void;
+
+  /** Keeps a pair, or with null removes it (sessions, subscriptions, notices' counters: whatever the host must find again). Keys to 1 KiB, values to 16 MiB. */
+  put(key: string, value: string | null): void;
+
+  /** Announces a sender's floor, below which nothing is sent again, or with null that the instance will not come back. Survives the reclaiming of the log. */
+  floor(instance: string, floor: number | null): void;
+
+  /** Fulfilled when everything done before this call is durable. Calls during a running commit share the next one. */
+  commit(): Promise<void>;
+
+  /** The usage of a queue; zeros for one that does not exist. */
+  usage(queue: string): QueueUsage;
+
+  /** Queues whose ids begin with `prefix`, for administration and recovery. */
+  queues(prefix: string): Iterable<string>;
+
+  /** Everything together. `limit` 0 when there is none. */
+  totals(): { readonly messages: number; readonly bytes: number; readonly limit: number };
+
+  /** Engine time now. */
+  time(): number;
+
+  /** Commits and closes. Idempotent. */
+  close(): Promise<void>;
+}
+
+const METHODS = ['open', 'append', 'read', 'ack', 'move', 'attempt', 'drop', 'put', 'floor', 'commit', 'usage', 'queues', 'totals', 'time', 'close'] as const;
+
+/** True for an object with the shape of an {@link Engine}. */
+export function isEngine(value: unknown): value is Engine {
+  if (typeof value !== 'object' || value === null) return false;
+  const candidate = value as Record<string, unknown>;
+  return typeof candidate['kind'] === 'string' && METHODS.every(method => typeof candidate[method] === 'function');
+}

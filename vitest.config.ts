@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['test/helpers/build.ts'],
+    testTimeout: 20_000,
+    hookTimeout: 20_000,
+    maxWorkers: 2,
+    coverage: { provider: 'v8', include: ['src/**'], exclude: ['src/cli/**'], reporter: ['text-summary', 'json-summary'] },
+  },
+});
