@@ -14,6 +14,8 @@ export interface BrokerEvents {
   subscribed(instance: Instance, channel: string): void;
   unsubscribed(instance: Instance | undefined, channel: string): void;
   failure(failure: DeliveryFailure): void;
+  /** A sending instance will not come back: what is remembered of its positions can be forgotten. */
+  senderGone(instance: string): void;
   engineFailed(error: Error): void;
 }
 

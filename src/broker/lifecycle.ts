@@ -494,6 +494,6 @@ export function sweep(ctx: Context): void {
     if (now - sender.lastSeen < sessionTtl) continue;
     ctx.senders.delete(sender.instance);
     if (sender.stored) ctx.engine.floor(sender.instance, null);
-    for (const instance of ctx.instances.values()) instance.outlet?.senderGone(sender.instance);
+    ctx.events.senderGone(sender.instance);
   }
 }

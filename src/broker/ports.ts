@@ -84,8 +84,6 @@ export interface Outlet {
   retry(delivery: number, channel: string, attempt: number): void;
   /** The name's subscriptions have changed. */
   subscription(channel: string, present: boolean): void;
-  /** What is remembered of this sender's positions can be forgotten. */
-  senderGone(instance: string): void;
   /** Stop or go on reading from this client, because what it sends finds no room. */
   pauseReading(paused: boolean): void;
   /** Stops reading from `sender` until this outlet has written most of what it holds, or has made no progress for a while. */

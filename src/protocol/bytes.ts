@@ -1,8 +1,10 @@
-/** Writing and reading the protocol's notation (docs/protocol.md, 1), with every bound checked. */
+/**
+ * Writing and reading the protocol's notation (docs/protocol.md, 1), with every bound checked. A reader never allocates
+ * more than the bytes in front of it can justify.
+ */
+import { isUtf8 } from 'node:buffer';
 import { BroadcastError } from '../errors.js';
 import { FRAME_HEADER } from './constants.js';
-
-const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** A run of numbers, as `ranges` are written. */
 export interface WireRange {
@@ -10,9 +12,21 @@ export interface WireRange {
   readonly count: number;
 }
 
-/** Builds one frame. */
+const MAX_U48 = 2 ** 48 - 1;
+/** Most frames are smaller than this, and it still comes from Node's pool. */
+const FIRST_SIZE = 256;
+/** Up to here a text is looked through byte by byte, which is faster than a call into the engine's decoder. */
+const SHORT_TEXT = 64;
+const LONE_SURROGATE = /\p{Surrogate}/u;
+
+/** What a peer did wrong: its connection ends. */
+export function malformed(text: string): BroadcastError {
+  return new BroadcastError('protocol-error', `malformed frame: ${text}`);
+}
+
+/** Builds one frame. Numbers that cannot be written are a RangeError: the caller's fault, not the peer's. */
 export class Writer {
-  #buffer = Buffer.allocUnsafe(256);
+  #buffer = Buffer.allocUnsafe(FIRST_SIZE);
   #size: number;
 
   constructor(type: number) {
@@ -28,38 +42,57 @@ export class Writer {
   }
 
   u8(value: number): this {
+    if (!(value >= 0 && value <= 0xff)) throw new RangeError(`${String(value)} is not a u8`);
     this.#reserve(1);
     this.#buffer[this.#size++] = value;
     return this;
   }
 
+  flag(value: boolean): this {
+    return this.u8(value ? 1 : 0);
+  }
+
+  /** Fractions are cut off: a clock may have them. */
   u48(value: number): this {
+    if (!(value >= 0 && value <= MAX_U48)) throw new RangeError(`${String(value)} is not a u48`);
     this.#reserve(6);
-    this.#size = this.#buffer.writeUIntLE(value, this.#size, 6);
+    this.#size = this.#buffer.writeUIntLE(Math.floor(value), this.#size, 6);
     return this;
   }
 
   varint(value: number): this {
+    if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`${String(value)} is not a varint`);
     this.#reserve(8);
-    while (value >= 0x80) {
-      this.#buffer[this.#size++] = (value % 128) | 0x80;
-      value = Math.floor(value / 128);
+    let rest = value;
+    while (rest >= 0x80) {
+      this.#buffer[this.#size++] = (rest % 0x80) + 0x80;
+      rest = Math.floor(rest / 0x80);
     }
-    this.#buffer[this.#size++] = value;
+    this.#buffer[this.#size++] = rest;
     return this;
   }
 
+  zigzag(value: number): this {
+    return this.varint(value < 0 ? -2 * value - 1 : 2 * value);
+  }
+
+  /** Throws `invalid-name` for a lone surrogate, which UTF-8 cannot carry. */
   str(text: string): this {
     const length = Buffer.byteLength(text);
-    this.varint(length);
+    return this.varint(length).#text(text, length);
+  }
+
+  #text(text: string, length: number): this {
+    if (length !== text.length && LONE_SURROGATE.test(text)) {
+      throw new BroadcastError('invalid-name', `${JSON.stringify(text.slice(0, 80))} has a lone surrogate, which UTF-8 cannot carry`);
+    }
     this.#reserve(length);
     this.#size += this.#buffer.write(text, this.#size, 'utf8');
     return this;
   }
 
   bytes(value: Uint8Array): this {
-    this.varint(value.length);
-    return this.raw(value);
+    return this.varint(value.length).raw(value);
   }
 
   raw(value: Uint8Array): this {
@@ -73,18 +106,18 @@ export class Writer {
   target(alias: number | undefined, name: string): this {
     if (alias !== undefined) return this.varint(alias * 2);
     const length = Buffer.byteLength(name);
-    this.varint(length * 2 + 1);
-    this.#reserve(length);
-    this.#size += this.#buffer.write(name, this.#size, 'utf8');
-    return this;
+    return this.varint(length * 2 + 1).#text(name, length);
   }
 
   id16(hex: string): this {
     this.#reserve(16);
-    this.#size += this.#buffer.write(hex, this.#size, 16, 'hex');
+    const written = this.#buffer.write(hex, this.#size, 16, 'hex');
+    if (written !== 16 || hex.length !== 32) throw new RangeError(`${JSON.stringify(hex)} is not 32 hexadecimal digits`);
+    this.#size += written;
     return this;
   }
 
+  /** 1.5: ascending, and not touching. */
   ranges(ranges: readonly WireRange[]): this {
     this.varint(ranges.length);
     let end = -1;
@@ -95,7 +128,7 @@ export class Writer {
     return this;
   }
 
-  /** The finished frame; `following` more bytes of its payload are sent behind it. */
+  /** The finished frame, or its beginning when `following` more bytes of the payload are sent behind it. */
   finish(following = 0): Buffer {
     this.#buffer.writeUInt32LE(this.#size - 4 + following, 0);
     return this.#buffer.subarray(0, this.#size);
@@ -125,6 +158,20 @@ export class Reader {
     return this.buffer[this.#take(1)] as number;
   }
 
+  /** A u8 that is 0 or 1. */
+  flag(): boolean {
+    const value = this.u8();
+    if (value > 1) throw malformed('a flag is neither 0 nor 1');
+    return value === 1;
+  }
+
+  /** A u8 of flags; `known` are the bits that have a meaning. */
+  flags(known: number): number {
+    const value = this.u8();
+    if ((value & ~known) !== 0) throw malformed('a flag is not known');
+    return value;
+  }
+
   u48(): number {
     return this.buffer.readUIntLE(this.#take(6), 6);
   }
@@ -139,7 +186,7 @@ export class Reader {
       return byte;
     }
     let value = byte & 0x7f;
-    let scale = 128;
+    let scale = 0x80;
     for (let i = 1; i < 8; i++) {
       if (at >= end) throw malformed('a number is cut short');
       byte = buffer[at++] as number;
@@ -150,38 +197,45 @@ export class Reader {
         this.offset = at;
         return value;
       }
-      scale *= 128;
+      scale *= 0x80;
     }
     throw malformed('a number is too large');
   }
 
-  str(maxBytes = this.end - this.offset): string {
+  /** A varint of at least `min`. */
+  atLeast(min: number, what: string): number {
+    const value = this.varint();
+    if (value < min) throw malformed(`${what} is at least ${String(min)}`);
+    return value;
+  }
+
+  zigzag(): number {
+    const value = this.varint();
+    return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
+  }
+
+  str(maxBytes: number = this.end): string {
     const length = this.varint();
-    if (length > maxBytes && length <= this.end - this.offset) throw malformed('a text is too long');
-    return this.text(length);
+    const text = this.text(length);
+    if (length > maxBytes) throw malformed(`a text of ${String(length)} bytes is longer than ${String(maxBytes)}`);
+    return text;
   }
 
   /** `length` bytes of UTF-8. */
   text(length: number): string {
     const at = this.#take(length);
-    if (length < 24) {
-      // Short names are nearly always ASCII, and then this is several times faster than the decoder.
-      let text = '';
+    const { buffer } = this;
+    const end = at + length;
+    if (length <= SHORT_TEXT) {
       let i = at;
-      for (; i < at + length; i++) {
-        const byte = this.buffer[i] as number;
-        if (byte >= 0x80) break;
-        text += String.fromCharCode(byte);
-      }
-      if (i === at + length) return text;
+      while (i < end && (buffer[i] as number) < 0x80) i++;
+      if (i === end) return buffer.toString('latin1', at, end);
     }
-    try {
-      return utf8.decode(this.buffer.subarray(at, at + length));
-    } catch {
-      throw malformed('a text is not valid UTF-8');
-    }
+    if (!isUtf8(buffer.subarray(at, end))) throw malformed('a text is not valid UTF-8');
+    return buffer.toString('utf8', at, end);
   }
 
+  /** A view, not a copy. */
   bytes(): Buffer {
     const length = this.varint();
     const at = this.#take(length);
@@ -200,6 +254,7 @@ export class Reader {
     return count;
   }
 
+  /** 1.5 */
   ranges(): WireRange[] {
     const n = this.count(2);
     const ranges: WireRange[] = new Array<WireRange>(n);
@@ -218,8 +273,4 @@ export class Reader {
   done(): void {
     if (this.offset !== this.end) throw malformed(`${String(this.end - this.offset)} bytes are left over`);
   }
-}
-
-export function malformed(text: string): BroadcastError {
-  return new BroadcastError('protocol-error', `malformed frame: ${text}`);
 }

@@ -25,6 +25,8 @@ export interface ConnectionOwner {
   onClose(error: BroadcastError | undefined): void;
   /** What was buffered has mostly been written. */
   onDrain?(): void;
+  /** The turn ends: the last chance to send something with what leaves now. */
+  onFlush?(): void;
 }
 
 export interface ConnectionOptions {
@@ -99,13 +101,20 @@ export class FrameConnection implements FrameSink, Beating {
     this.#queue.push(frame);
     this.#queued += frame.length;
     if (this.#queued >= EARLY_FLUSH) this.#flush();
-    else if (!this.#scheduled) {
-      this.#scheduled = true;
-      setImmediate(() => {
-        this.#scheduled = false;
-        this.#flush();
-      });
-    }
+    else this.wake();
+  }
+
+  /** Calls the owner's `onFlush` at the end of the turn, and sends what is there then. */
+  wake(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => this.#endOfTurn());
+  }
+
+  #endOfTurn(): void {
+    if (this.#state === 'open') this.#owner.onFlush?.();
+    this.#scheduled = false;
+    this.#flush();
   }
 
   #flush(): void {

@@ -1,0 +1,2 @@
+import type { Engine } from '../engine.js';
+export function diskEngine(_options: { directory: string }): Engine { throw new Error('not yet'); }

@@ -1,0 +1,16 @@
+/** The engine entry: the seam, and the engines that come with the package. */
+export type {
+  AppendBatch,
+  Engine,
+  EngineDurability,
+  EngineHost,
+  EngineState,
+  ExpiringRun,
+  QueueState,
+  QueueUsage,
+  SenderState,
+  StoredRun,
+  TrackedMessage,
+} from './engine.js';
+export { isEngine } from './engine.js';
+export { memoryEngine } from './memory/memory-engine.js';

@@ -1,0 +1,98 @@
+/**
+ * A receipt that is a promise only when somebody asks: millions of messages are sent by callers who never look at
+ * theirs, and a promise for each, with a handler against unhandled rejections, would cost more than sending it.
+ */
+import type { BroadcastError } from './errors.js';
+import type { DeliveryFailure, Receipt } from './receipts.js';
+
+/** A failure that covers a run of positions of one sender. */
+export interface FailureRun {
+  readonly position: number;
+  readonly failure: DeliveryFailure;
+}
+
+interface Deferred {
+  readonly promise: Promise<Receipt>;
+  readonly resolve: (receipt: Receipt) => void;
+  readonly reject: (error: BroadcastError) => void;
+}
+
+const NO_FAILURES: readonly DeliveryFailure[] = Object.freeze([]);
+
+export class LazyReceipt implements Promise<Receipt> {
+  readonly [Symbol.toStringTag] = 'Promise';
+  readonly #id: string;
+  #status: Receipt['status'] | undefined;
+  #durability: Receipt['durability'] = 'none';
+  #error: BroadcastError | undefined;
+  #failures: FailureRun[] | undefined;
+  #deferred: Deferred | undefined;
+
+  constructor(id: string) {
+    this.#id = id;
+  }
+
+  get id(): string {
+    return this.#id;
+  }
+
+  get isSettled(): boolean {
+    return this.#status !== undefined || this.#error !== undefined;
+  }
+
+  addFailure(run: FailureRun): void {
+    (this.#failures ??= []).push(run);
+  }
+
+  settle(status: Receipt['status'], durability: Receipt['durability']): void {
+    if (this.isSettled) return;
+    this.#status = status;
+    this.#durability = durability;
+    this.#deferred?.resolve(this.#receipt(status));
+  }
+
+  fail(error: BroadcastError): void {
+    if (this.isSettled) return;
+    this.#error = error;
+    this.#deferred?.reject(error);
+  }
+
+  #receipt(status: Receipt['status']): Receipt {
+    const failures = this.#failures?.map(({ failure }) => {
+      const { count: _, ...own } = failure;
+      return { ...own, messageId: this.#id };
+    });
+    return { id: this.#id, status, durability: this.#durability, failures: failures ?? NO_FAILURES };
+  }
+
+  #promise(): Promise<Receipt> {
+    if (this.#deferred === undefined) {
+      let resolve!: Deferred['resolve'];
+      let reject!: Deferred['reject'];
+      const promise = new Promise<Receipt>((yes, no) => {
+        resolve = yes;
+        reject = no;
+      });
+      promise.catch(() => undefined); // what nobody awaits must not end the process
+      this.#deferred = { promise, resolve, reject };
+      if (this.#error !== undefined) reject(this.#error);
+      else if (this.#status !== undefined) resolve(this.#receipt(this.#status));
+    }
+    return this.#deferred.promise;
+  }
+
+  then<A = Receipt, B = never>(
+    onFulfilled?: ((receipt: Receipt) => A | PromiseLike<A>) | null,
+    onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
+  ): Promise<A | B> {
+    return this.#promise().then(onFulfilled, onRejected);
+  }
+
+  catch<B = never>(onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<Receipt | B> {
+    return this.#promise().catch(onRejected);
+  }
+
+  finally(onFinally?: (() => void) | null): Promise<Receipt> {
+    return this.#promise().finally(onFinally);
+  }
+}

@@ -1,0 +1,156 @@
+/** The opening exchange (docs/protocol.md, 3): HELLO and WELCOME. */
+import { checkClientName } from '../names.js';
+import { malformed, Writer, type Reader, type WireRange } from './bytes.js';
+import { FRAME } from './constants.js';
+import { readExtensions, readIdPrefix, writeExtensions, type Extensions } from './fields.js';
+
+/** 3.2 */
+export interface Hello {
+  readonly generated: boolean;
+  readonly name: string;
+  readonly instance: string;
+  readonly idPrefix: string;
+  readonly floor: number;
+  readonly next: number;
+  readonly store: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly pingInterval: number;
+  readonly deadAfter: number;
+  readonly extensions: Extensions;
+}
+
+export function encodeHello(hello: Hello): Buffer {
+  const writer = new Writer(FRAME.HELLO)
+    .varint(hello.generated ? 1 : 0)
+    .str(hello.name)
+    .id16(hello.instance)
+    .str(hello.idPrefix)
+    .varint(hello.floor)
+    .varint(hello.next)
+    .str(hello.store)
+    .str(hello.host)
+    .varint(hello.pid)
+    .varint(hello.pingInterval)
+    .varint(hello.deadAfter);
+  writeExtensions(writer, hello.extensions);
+  return writer.finish();
+}
+
+/** Flags that are not known are ignored, so that a newer client can set them (2.3). */
+export function decodeHello(reader: Reader): Hello {
+  const flags = reader.varint();
+  const name = reader.str();
+  checkClientName(name);
+  const instance = reader.id16();
+  const idPrefix = readIdPrefix(reader, false);
+  const floor = reader.varint();
+  const next = reader.varint();
+  if (floor > next) throw malformed('the floor lies above the next position');
+  const hello: Hello = {
+    generated: flags % 2 === 1,
+    name,
+    instance,
+    idPrefix,
+    floor,
+    next,
+    store: reader.str(64),
+    host: reader.str(255),
+    pid: reader.varint(),
+    pingInterval: reader.atLeast(1, 'pingInterval'),
+    deadAfter: reader.atLeast(1, 'deadAfter'),
+    extensions: readExtensions(reader),
+  };
+  reader.done();
+  return hello;
+}
+
+/** In the order of their numbers. */
+export const DURABILITIES = ['memory', 'fsync', 'replicated'] as const;
+
+/** What the server accepts from this client. */
+export interface WireLimits {
+  readonly messageBytes: number;
+  readonly headerBytes: number;
+  readonly targets: number;
+  readonly nameBytes: number;
+  readonly subscriptions: number;
+  readonly windowMessages: number;
+  readonly windowBytes: number;
+  readonly sendWindow: number;
+}
+
+/** 3.3 */
+export interface Welcome {
+  readonly known: boolean;
+  readonly stored: boolean;
+  readonly boot: string;
+  readonly store: string;
+  readonly sender: number;
+  readonly durability: (typeof DURABILITIES)[number];
+  readonly limits: WireLimits;
+  readonly pingInterval: number;
+  readonly deadAfter: number;
+  readonly address: string;
+  readonly taken: readonly WireRange[];
+  readonly extensions: Extensions;
+}
+
+export function encodeWelcome(welcome: Welcome): Buffer {
+  const { limits } = welcome;
+  const writer = new Writer(FRAME.WELCOME)
+    .varint((welcome.known ? 1 : 0) + (welcome.stored ? 2 : 0))
+    .id16(welcome.boot)
+    .str(welcome.store)
+    .varint(welcome.sender)
+    .u8(DURABILITIES.indexOf(welcome.durability))
+    .varint(limits.messageBytes)
+    .varint(limits.headerBytes)
+    .varint(limits.targets)
+    .varint(limits.nameBytes)
+    .varint(limits.subscriptions)
+    .varint(limits.windowMessages)
+    .varint(limits.windowBytes)
+    .varint(limits.sendWindow)
+    .varint(welcome.pingInterval)
+    .varint(welcome.deadAfter)
+    .str(welcome.address)
+    .ranges(welcome.taken);
+  writeExtensions(writer, welcome.extensions);
+  return writer.finish();
+}
+
+/** Flags that are not known are ignored, as in HELLO. */
+export function decodeWelcome(reader: Reader): Welcome {
+  const flags = reader.varint();
+  const boot = reader.id16();
+  const store = reader.str(64);
+  const sender = reader.varint();
+  const durability = DURABILITIES[reader.u8()];
+  if (durability === undefined) throw malformed('the durability is not known');
+  const welcome: Welcome = {
+    known: flags % 2 === 1,
+    stored: flags % 4 >= 2,
+    boot,
+    store,
+    sender,
+    durability,
+    limits: {
+      messageBytes: reader.varint(),
+      headerBytes: reader.varint(),
+      targets: reader.varint(),
+      nameBytes: reader.varint(),
+      subscriptions: reader.varint(),
+      windowMessages: reader.varint(),
+      windowBytes: reader.varint(),
+      sendWindow: reader.varint(),
+    },
+    pingInterval: reader.atLeast(1, 'pingInterval'),
+    deadAfter: reader.atLeast(1, 'deadAfter'),
+    address: reader.str(1024),
+    taken: reader.ranges(),
+    extensions: readExtensions(reader),
+  };
+  reader.done();
+  return welcome;
+}

@@ -1,0 +1,27 @@
+/** What the connections of one server share. */
+import type { Broker } from '../broker/broker.js';
+import type { ResolvedServerConfig } from '../config.js';
+import type { Heart } from '../transport/heart.js';
+import type { Aliases } from './aliases.js';
+import type { Peer } from './peer.js';
+
+export interface Hub {
+  readonly config: ResolvedServerConfig;
+  readonly broker: Broker;
+  readonly aliases: Aliases;
+  readonly heart: Heart;
+  /** Random for each start. */
+  readonly boot: string;
+  /** Connections that have not introduced themselves, and those that have. */
+  readonly peers: Set<Peer>;
+  readonly counters: { bytesIn: number; bytesOut: number };
+  stopping: boolean;
+  /** A client is online; its connection has ended. */
+  welcomed(peer: Peer): void;
+  left(peer: Peer, reason: string): void;
+  /** A lost instance's process may have died: look. */
+  suspect(instance: string, pid: number): void;
+  /** At most one line a second for each address and code. */
+  complain(address: string, code: string, text: string): void;
+  admin(verb: string, args: string): Promise<string>;
+}
