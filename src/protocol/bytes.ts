@@ -84,7 +84,10 @@ export class Writer {
 
   #text(text: string, length: number): this {
     if (length !== text.length && LONE_SURROGATE.test(text)) {
-      throw new BroadcastError('invalid-name', `${JSON.stringify(text.slice(0, 80))} has a lone surrogate, which UTF-8 cannot carry`);
+      throw new BroadcastError(
+        'invalid-name',
+        `${JSON.stringify(text.slice(0, 80))} has a lone surrogate, which UTF-8 cannot carry`,
+      );
     }
     this.#reserve(length);
     this.#size += this.#buffer.write(text, this.#size, 'utf8');
@@ -112,7 +115,8 @@ export class Writer {
   id16(hex: string): this {
     this.#reserve(16);
     const written = this.#buffer.write(hex, this.#size, 16, 'hex');
-    if (written !== 16 || hex.length !== 32) throw new RangeError(`${JSON.stringify(hex)} is not 32 hexadecimal digits`);
+    if (written !== 16 || hex.length !== 32)
+      throw new RangeError(`${JSON.stringify(hex)} is not 32 hexadecimal digits`);
     this.#size += written;
     return this;
   }
@@ -250,7 +254,8 @@ export class Reader {
   /** A number of elements that each take at least `elementBytes`: checked before anything is made of it. */
   count(elementBytes: number): number {
     const count = this.varint();
-    if (count * elementBytes > this.end - this.offset) throw malformed('more elements are announced than there are bytes');
+    if (count * elementBytes > this.end - this.offset)
+      throw malformed('more elements are announced than there are bytes');
     return count;
   }
 

@@ -53,9 +53,21 @@ export function frameName(type: number): string {
 export const FIRST_OPTIONAL = 0x80;
 
 /** 6.1: flags of MESSAGES. */
-export const MESSAGE_FLAG = { PERSISTENT: 1, EVERYONE: 2, NAME: 4, HEADERS: 8, TTL: 16, TRACKED: 32, FOREIGN_ID: 64 } as const;
+export const MESSAGE_FLAG = {
+  PERSISTENT: 1,
+  EVERYONE: 2,
+  NAME: 4,
+  HEADERS: 8,
+  TTL: 16,
+  TRACKED: 32,
+  FOREIGN_ID: 64,
+} as const;
+export const MESSAGE_FLAGS = 127;
+
+/** 2.2: receipts and acknowledgements have room in this, however small the messages. */
+const MIN_MAX_FRAME = 256 * 1024;
 
 /** 2.2: the largest frame once the opening is done. */
 export function maxFrameBytes(limits: { messageBytes: number; headerBytes: number; targets: number }): number {
-  return Math.max(128 * 1024, limits.messageBytes + limits.headerBytes + limits.targets * 260 + 1024);
+  return Math.max(MIN_MAX_FRAME, limits.messageBytes + limits.headerBytes + limits.targets * 260 + 1024);
 }

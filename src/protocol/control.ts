@@ -1,5 +1,6 @@
 /** Life, administration and errors (docs/protocol.md, 9 to 11). */
 import { BroadcastError, isErrorCode } from '../errors.js';
+import { show } from '../names.js';
 import { Writer, type Reader } from './bytes.js';
 import { FRAME } from './constants.js';
 import { cutText } from './fields.js';
@@ -86,7 +87,7 @@ export function errorFromPeer({ code, retryable, text }: ErrorFrame): BroadcastE
   // eslint-disable-next-line no-control-regex
   const clean = text.replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ');
   if (isErrorCode(code)) return new BroadcastError(code, clean);
-  const error = new BroadcastError('protocol-error', `${JSON.stringify(code)}: ${clean}`);
+  const error = new BroadcastError('protocol-error', `${show(code)}: ${clean}`);
   (error as { retryable: boolean }).retryable = retryable;
   return error;
 }

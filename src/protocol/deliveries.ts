@@ -13,7 +13,9 @@ export interface DeliveryFrame {
 }
 
 export function encodeDelivery({ redelivered, attempt, subscriptions }: DeliveryFrame): Buffer {
-  const writer = new Writer(FRAME.DELIVERY).u8((redelivered ? 1 : 0) + (subscriptions !== undefined ? 2 : 0)).varint(attempt);
+  const writer = new Writer(FRAME.DELIVERY)
+    .u8((redelivered ? 1 : 0) + (subscriptions !== undefined ? 2 : 0))
+    .varint(attempt);
   if (subscriptions !== undefined) {
     writer.varint(subscriptions.length);
     for (const channel of subscriptions) writer.str(channel);

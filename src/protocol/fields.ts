@@ -16,6 +16,13 @@ export function readNameOrEmpty(reader: Reader, what: string): string {
   return name;
 }
 
+/** A target in full (5.3): a name of so many bytes. */
+export function readTargetName(reader: Reader, bytes: number, kind: string): string {
+  const name = reader.text(bytes);
+  checkName(name, `the ${kind}`);
+  return name;
+}
+
 /** The prefix of message ids (3.2); the empty string where `optional`. */
 export function readIdPrefix(reader: Reader, optional: boolean): string {
   const prefix = reader.str(64);

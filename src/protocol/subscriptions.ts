@@ -109,7 +109,12 @@ export function encodeFailed({ request, code, retryable, text }: Failed): Buffer
 }
 
 export function decodeFailed(reader: Reader): Failed {
-  const frame: Failed = { request: reader.varint(), code: reader.str(64), retryable: reader.flag(), text: reader.str(1024) };
+  const frame: Failed = {
+    request: reader.varint(),
+    code: reader.str(64),
+    retryable: reader.flag(),
+    text: reader.str(1024),
+  };
   reader.done();
   return frame;
 }
