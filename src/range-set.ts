@@ -1,25 +1,42 @@
 /**
- * A set of whole numbers kept as ascending, disjoint, non-touching ranges. Adding at the end is O(1); elsewhere the
- * cost grows with the number of ranges, which stays small where numbers come nearly in order. Depends on nothing.
+ * A set of whole numbers kept as ascending, disjoint, non-touching ranges: positions that are stored, handled or
+ * settled. Adding at the end and taking away from the front are amortised O(1); elsewhere the cost grows with the
+ * number of ranges, which stays small where numbers come nearly in order. Depends on nothing.
  */
 
-/** A run of numbers. */
+/** Consecutive numbers. */
 export interface NumberRange {
   first: number;
   count: number;
 }
 
+/** Below this many bounds that have left at the front, nothing is moved to close the gap. */
+const COMPACT_FROM = 64;
+
 export class RangeSet {
-  /** Starts and ends (exclusive), in turn. */
+  /** Starts and ends (exclusive), in turn. A bound's index is even for a start and odd for an end. */
   #bounds: number[] = [];
+  /** Bounds before this index have left; always even. */
+  #head = 0;
+  #size = 0;
 
   get isEmpty(): boolean {
-    return this.#bounds.length === 0;
+    return this.#size === 0;
+  }
+
+  /** How many numbers are in the set. */
+  get size(): number {
+    return this.#size;
   }
 
   /** Number of ranges, for bounds and tests. */
   get rangeCount(): number {
-    return this.#bounds.length / 2;
+    return (this.#bounds.length - this.#head) / 2;
+  }
+
+  /** The lowest number, or undefined. */
+  get first(): number | undefined {
+    return this.#bounds[this.#head];
   }
 
   /** The highest number, or undefined. */
@@ -29,49 +46,43 @@ export class RangeSet {
   }
 
   has(value: number): boolean {
-    const i = this.#indexAfter(value);
-    return i % 2 === 1;
+    return this.#upTo(value) % 2 === 1;
   }
 
   add(first: number, count: number): void {
     if (count <= 0) return;
     const bounds = this.#bounds;
-    const size = bounds.length;
-    if (size === 0 || first > (bounds[size - 1] as number)) {
-      bounds.push(first, first + count);
-      return;
-    }
-    if (first === bounds[size - 1]) {
-      bounds[size - 1] = first + count;
-      return;
-    }
     const end = first + count;
-    // Bounds below `first` stay, bounds above `end` stay; what lies between is swallowed. A touching range is joined.
-    const from = this.#lowerBound(first);
-    const to = this.#upperBound(end);
-    const replacement: number[] = [];
-    if (from % 2 === 0) replacement.push(first);
-    if (to % 2 === 0) replacement.push(end);
-    bounds.splice(from, to - from, ...replacement);
+    const last = bounds[bounds.length - 1];
+    if (last === undefined || first > last) {
+      bounds.push(first, end);
+      this.#size += count;
+    } else if (first === last) {
+      bounds[bounds.length - 1] = end;
+      this.#size += count;
+    } else {
+      this.#size += count - this.#overlap(first, end);
+      this.#replace(first, end, 0);
+    }
   }
 
-  /** Adds a run and returns the parts of it that were not in the set. */
+  /** Adds a range and returns the parts of it that were not in the set. */
   addNew(first: number, count: number): NumberRange[] {
     const fresh = this.missing(first, count);
     this.add(first, count);
     return fresh;
   }
 
-  /** The parts of a run that are not in the set. */
+  /** The parts of a range that are not in the set. */
   missing(first: number, count: number): NumberRange[] {
     const parts: NumberRange[] = [];
+    const bounds = this.#bounds;
     const end = first + count;
     let at = first;
-    for (let i = this.#indexAfter(first) & ~1; i < this.#bounds.length && at < end; i += 2) {
-      const start = this.#bounds[i] as number;
-      const stop = this.#bounds[i + 1] as number;
+    for (let i = this.#upTo(first) & ~1; i < bounds.length && at < end; i += 2) {
+      const start = bounds[i] as number;
       if (start > at) parts.push({ first: at, count: Math.min(start, end) - at });
-      at = Math.max(at, stop);
+      at = Math.max(at, bounds[i + 1] as number);
     }
     if (at < end) parts.push({ first: at, count: end - at });
     return parts;
@@ -80,62 +91,84 @@ export class RangeSet {
   delete(first: number, count: number): void {
     if (count <= 0) return;
     const end = first + count;
-    const from = this.#lowerBound(first);
-    const to = this.#upperBound(end);
-    const replacement: number[] = [];
-    if (from % 2 === 1) replacement.push(first);
-    if (to % 2 === 1) replacement.push(end);
-    this.#bounds.splice(from, to - from, ...replacement);
+    this.#size -= this.#overlap(first, end);
+    this.#replace(first, end, 1);
+    this.#compact();
   }
 
+  /** Takes out everything below `value`. */
   deleteBelow(value: number): void {
-    const bounds = this.#bounds;
-    if (bounds.length === 0 || (bounds[0] as number) >= value) return;
-    const i = this.#indexAfter(value - 1);
-    if (i % 2 === 1) {
-      bounds.splice(0, i - 1);
-      if ((bounds[1] as number) <= value) bounds.splice(0, 2);
-      else bounds[0] = value;
-    } else {
-      bounds.splice(0, i);
-    }
+    const first = this.first;
+    if (first === undefined || first >= value) return;
+    this.#size -= this.#overlap(first, value);
+    const i = this.#upTo(value);
+    if (i % 2 === 1) this.#bounds[i - 1] = value;
+    this.#head = i & ~1;
+    this.#compact();
   }
 
+  clear(): void {
+    this.#bounds = [];
+    this.#head = 0;
+    this.#size = 0;
+  }
+
+  /** The ranges, ascending; they neither overlap nor touch. Do not change the set meanwhile. */
   *ranges(): IterableIterator<NumberRange> {
-    for (let i = 0; i < this.#bounds.length; i += 2) {
+    for (let i = this.#head; i < this.#bounds.length; i += 2) {
       const first = this.#bounds[i] as number;
       yield { first, count: (this.#bounds[i + 1] as number) - first };
     }
   }
 
-  /** Number of bounds that are ≤ value: odd when the value is in the set. */
-  #indexAfter(value: number): number {
+  /**
+   * Makes first…end one range (parity 0), or none (parity 1): bounds within it go, and a border becomes a bound where
+   * the other side differs. A range that touches it is joined, or left as it is.
+   */
+  #replace(first: number, end: number, parity: 0 | 1): void {
+    const from = this.#below(first);
+    const to = this.#upTo(end);
+    const borders: number[] = [];
+    if (from % 2 === parity) borders.push(first);
+    if (to % 2 === parity) borders.push(end);
+    this.#bounds.splice(from, to - from, ...borders);
+  }
+
+  /** How many numbers from `first` to before `end` are in the set. */
+  #overlap(first: number, end: number): number {
     const bounds = this.#bounds;
-    let low = 0;
-    let high = bounds.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((bounds[middle] as number) <= value) low = middle + 1;
-      else high = middle;
+    let sum = 0;
+    for (let i = this.#upTo(first) & ~1; i < bounds.length; i += 2) {
+      const start = bounds[i] as number;
+      if (start >= end) break;
+      sum += Math.min(bounds[i + 1] as number, end) - Math.max(start, first);
     }
-    return low;
+    return sum;
+  }
+
+  /** Index behind the last bound that is ≤ value: odd when the value is in the set. */
+  #upTo(value: number): number {
+    return this.#below(value + 1);
   }
 
   /** Index of the first bound that is ≥ value. */
-  #lowerBound(value: number): number {
+  #below(value: number): number {
     const bounds = this.#bounds;
-    let low = 0;
+    let low = this.#head;
     let high = bounds.length;
     while (low < high) {
-      const middle = (low + high) >> 1;
+      const middle = (low + high) >>> 1;
       if ((bounds[middle] as number) < value) low = middle + 1;
       else high = middle;
     }
     return low;
   }
 
-  /** Index of the first bound that is > value. */
-  #upperBound(value: number): number {
-    return this.#indexAfter(value);
+  #compact(): void {
+    if (this.#size === 0) this.clear();
+    else if (this.#head >= COMPACT_FROM && this.#head * 2 > this.#bounds.length) {
+      this.#bounds.splice(0, this.#head);
+      this.#head = 0;
+    }
   }
 }
