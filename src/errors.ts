@@ -55,6 +55,7 @@ export const ERRORS = {
   'too-many-sessions': row('The server keeps `limits.sessions` sessions.', 'fatal retryable'),
   'too-many-subscriptions': row('The client has `limits.subscriptions` subscriptions.'),
   'server-busy': row('The server is out of a resource, such as file descriptors or memory.', 'fatal retryable'),
+  'internal-error': row('A fault in the library itself; the log of the side that says it has the details.', 'fatal retryable'),
   // Servers and stores
   'address-in-use': row('Another process listens on the address.'),
   'address-unavailable': row('The address does not exist on this machine or may not be used.'),

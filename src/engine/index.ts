@@ -14,3 +14,4 @@ export type {
 } from './engine.js';
 export { isEngine } from './engine.js';
 export { memoryEngine } from './memory/memory-engine.js';
+export { diskEngine, type DiskEngineOptions } from './disk/disk-engine.js';

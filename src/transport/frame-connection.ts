@@ -1,27 +1,38 @@
 /**
- * Frames over one socket: what is sent in one turn of the event loop leaves in one system call, errors are told to the
+ * Frames over one stream: what is sent in one turn of the event loop leaves in one system call, errors are told to the
  * peer before the end, and silence ends the connection. Who speaks and what it means is the owner's business.
  *
- *   open ──fail──▶ failing: ERROR sent, stream ended, reset a second later
- *     │  └─end──▶ ending: everything sent, stream ended, reset a second later
- *     └──────────▶ closed (the peer's end, an error, silence)
+ *   open ──fail()──▶ ending: ERROR sent, stream ended, reset a second later
+ *     │ ──end()───▶ ending: everything sent, stream ended, reset after a second without progress
+ *     │ ──ERROR or the peer's end──▶ ending
+ *     └──destroy(), silence, a broken socket──▶ closed          ending ──both streams ended──▶ closed
+ *
+ * Bytes lie in our own queue until the stream has taken what it was given before, so that `lastProgress` tells a slow
+ * peer from one that takes nothing.
  */
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { Clock, Timer } from '../clock.js';
 import { BroadcastError, isErrorCode, type ErrorCode } from '../errors.js';
 import type { Logger } from '../logger.js';
 import { Reader } from '../protocol/bytes.js';
 import { FRAME, FRAME_HEADER, frameName, PREAMBLE } from '../protocol/constants.js';
-import { decodeError, encodeError, PING, PONG } from '../protocol/frames.js';
+import { decodeError, encodeError, errorFromPeer, PING, PONG } from '../protocol/control.js';
 import { FrameParser, type FrameSink } from '../protocol/parser.js';
+import { FrameTracer } from './frame-tracer.js';
 import type { Beating, Heart } from './heart.js';
+import { joinSmall } from './join.js';
 
-/** Who owns a connection. */
+/** Who owns a connection. What its methods throw ends this connection only. */
 export interface ConnectionOwner {
+  /** The peer speaks the protocol; its first frame follows. */
   onPreamble(): void;
-  /** `frame` is whole, with its length and type; PING, PONG and ERROR are taken care of before. A BroadcastError that is thrown ends the connection and is told to the peer. */
+  /**
+   * `frame` is whole, with its length and type, and a view that may be kept. PING, PONG and ERROR are taken care of
+   * before. A BroadcastError that is thrown is told to the peer and ends the connection.
+   */
   onFrame(type: number, frame: Buffer): void;
-  /** Once, whatever the reason. */
+  /** Once, whatever the reason; undefined when the peer ended its stream between two frames, or we ours. */
   onClose(error: BroadcastError | undefined): void;
   /** What was buffered has mostly been written. */
   onDrain?(): void;
@@ -33,257 +44,388 @@ export interface ConnectionOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly heart: Heart;
+  /** The longest frame, and all that the opening may take in all, until `setMaxFrame` is called. */
   readonly maxFrame: number;
+  /** `setMaxFrame` must be called within so many milliseconds, whatever arrives; none by default. */
+  readonly handshakeMs?: number;
+  /** Nothing is read while more than so many bytes wait for a peer that does not take them; no bound by default. */
+  readonly pauseAbove?: number;
 }
 
 /** More than this leaves at once, before the turn has ended. */
-const EARLY_FLUSH = 256 * 1024;
-/** Buffers up to this size are copied together; larger ones are written as they are. */
-const COPY_BELOW = 4096;
+const EARLY_FLUSH = 128 * 1024;
+/** The stream is given no more than this at a time (a frame is never cut for it). */
+const MAX_WRITE = 512 * 1024;
 const RESET_AFTER = 1000;
 /** `onDrain` is called when less than this is left. */
 const LOW_WATER = 256 * 1024;
 
+const CONNECTION = Symbol('connection');
+type OwnedStream = Duplex & { [CONNECTION]?: FrameConnection };
+
 export class FrameConnection implements FrameSink, Beating {
-  readonly #socket: Socket;
+  readonly #stream: OwnedStream;
   readonly #owner: ConnectionOwner;
   readonly #options: ConnectionOptions;
   readonly #parser: FrameParser;
+  readonly #tracer: FrameTracer | undefined;
+  readonly #onWritten: () => void;
+  #state: 'open' | 'ending' | 'closed' = 'open';
   #queue: Buffer[] = [];
   #queued = 0;
-  #scheduled = false;
-  #state: 'open' | 'ending' | 'closed' = 'open';
-  #resetTimer: Timer | undefined;
-  #error: BroadcastError | undefined;
+  #isScheduled = false;
+  #isPongQueued = false;
   #wasFull = false;
-  deaf = false;
+  /** The owner does not want to read; the peer does not take what it is sent. */
+  #isPaused = false;
+  #isChoked = false;
+  #isStreamEnded = false;
+  #deadline: Timer | undefined;
+  #error: BroadcastError | undefined;
   lastRead: number;
   lastWrite: number;
+  lastPing: number;
+  /** When the system last took bytes, or when the first of those that wait was sent. */
   lastProgress: number;
   bytesIn = 0;
   bytesOut = 0;
 
-  constructor(socket: Socket, owner: ConnectionOwner, options: ConnectionOptions) {
-    this.#socket = socket;
+  constructor(stream: Duplex, owner: ConnectionOwner, options: ConnectionOptions) {
+    this.#stream = stream;
     this.#owner = owner;
     this.#options = options;
     this.#parser = new FrameParser(this, options.maxFrame);
+    this.#tracer = options.logger.trace === undefined ? undefined : new FrameTracer(options.logger);
+    this.#onWritten = this.#written.bind(this);
     const now = options.clock.monotonic();
     this.lastRead = now;
     this.lastWrite = now;
+    this.lastPing = now;
     this.lastProgress = now;
-    socket.setNoDelay(true);
-    socket.on('data', chunk => this.#socketOnData(chunk));
-    socket.on('end', () => this.#socketOnEnd());
-    socket.on('error', error => this.#socketOnError(error));
-    socket.on('close', () => this.#socketOnClose());
+    if (options.handshakeMs !== undefined) {
+      this.#deadline = options.clock.setTimeout(this.#handshakeExpired.bind(this), options.handshakeMs);
+    }
+    this.#listen();
     options.heart.add(this);
-    this.send(PREAMBLE);
+    this.#enqueue(PREAMBLE);
+  }
+
+  #listen(): void {
+    const stream = this.#stream;
+    if (stream instanceof Socket) stream.setNoDelay(true);
+    // The peer's end must not cut off what is still to be sent.
+    stream.allowHalfOpen = true;
+    stream[CONNECTION] = this;
+    stream.on('data', FrameConnection.#streamOnData);
+    stream.on('end', FrameConnection.#streamOnEnd);
+    stream.on('error', FrameConnection.#streamOnError);
+    stream.on('close', FrameConnection.#streamOnClose);
   }
 
   /** Bytes that were sent and that the system has not taken. */
   get buffered(): number {
-    return this.#queued + this.#socket.writableLength;
+    return this.#queued + this.#stream.writableLength;
   }
 
   get isOpen(): boolean {
     return this.#state === 'open';
   }
 
-  setMaxFrame(bytes: number): void {
-    this.#parser.setMaxFrame(bytes);
+  /** Reading is paused by this side. */
+  get deaf(): boolean {
+    return this.#isPaused || this.#isChoked;
   }
 
-  /** Sends a frame at the end of this turn, or part of one that is followed by the rest. */
-  send(frame: Buffer): void {
+  /** The opening is done: its deadline is over, and frames may be so long from now on. */
+  setMaxFrame(bytes: number): void {
+    this.#parser.setMaxFrame(bytes);
     if (this.#state !== 'open') return;
-    if (this.#queued === 0 && this.#socket.writableLength === 0) this.lastProgress = this.#options.clock.monotonic();
+    this.#deadline?.cancel();
+    this.#deadline = undefined;
+  }
+
+  // ---- sending ---------------------------------------------------------------------------------------------------------------
+
+  /** Sends a frame at the end of this turn, or part of one that is followed by the rest. Does nothing once it is ending. */
+  send(frame: Buffer): void {
+    if (this.#state === 'open') this.#enqueue(frame);
+  }
+
+  /** Calls the owner's `onFlush` at the end of the turn, and sends what is there then. */
+  wake(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(FrameConnection.#endOfTurn, this);
+  }
+
+  #enqueue(frame: Buffer): void {
+    if (this.buffered === 0) this.lastProgress = this.#options.clock.monotonic();
     this.#queue.push(frame);
     this.#queued += frame.length;
     if (this.#queued >= EARLY_FLUSH) this.#flush();
     else this.wake();
   }
 
-  /** Calls the owner's `onFlush` at the end of the turn, and sends what is there then. */
-  wake(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(() => this.#endOfTurn());
+  static #endOfTurn(this: void, connection: FrameConnection): void {
+    if (connection.#state === 'open') connection.#guard(connection.#owner.onFlush);
+    connection.#isScheduled = false;
+    connection.#flush();
   }
 
-  #endOfTurn(): void {
-    if (this.#state === 'open') this.#owner.onFlush?.();
-    this.#scheduled = false;
-    this.#flush();
-  }
-
+  /** Gives the stream what it takes: it is never given more before the system has taken what it has. */
   #flush(): void {
-    if (this.#queued === 0 || this.#socket.destroyed) return;
+    const stream = this.#stream;
+    while (this.#queued > 0 && stream.writableLength === 0 && stream.writable) this.#writeSome();
+    if (this.#queued > 0) this.#wasFull ||= this.buffered >= LOW_WATER;
+    else if (this.#state === 'ending') this.#endStream();
+  }
+
+  #writeSome(): void {
+    const stream = this.#stream;
+    const frames = this.#takeSome();
+    this.#isPongQueued = false;
+    this.#tracer?.out(frames);
+    const pieces = joinSmall(frames);
+    const last = pieces.length - 1;
+    if (last > 0) stream.cork();
+    for (let i = 0; i < last; i++) stream.write(pieces[i]);
+    stream.write(pieces[last], this.#onWritten);
+    if (last > 0) stream.uncork();
+    this.lastWrite = this.#options.clock.monotonic();
+    if (stream.writableLength === 0) this.lastProgress = this.lastWrite;
+    else if (this.buffered >= LOW_WATER) this.#wasFull = true;
+  }
+
+  #takeSome(): Buffer[] {
     const queue = this.#queue;
-    this.bytesOut += this.#queued;
+    let taken = 0;
+    let n = 0;
+    while (n < queue.length && (n === 0 || taken < MAX_WRITE)) taken += (queue[n++] as Buffer).length;
+    this.#queued -= taken;
+    this.bytesOut += taken;
+    if (n < queue.length) return queue.splice(0, n);
     this.#queue = [];
-    this.#queued = 0;
-    const { clock, logger } = this.#options;
-    this.lastWrite = clock.monotonic();
-    if (logger.trace !== undefined) this.#trace('→', queue);
-    const pieces = joinSmall(queue);
-    if (pieces.length === 1) {
-      this.#socket.write(pieces[0] as Buffer, () => this.#written());
-    } else {
-      this.#socket.cork();
-      pieces.forEach((piece, i) => {
-        if (i === pieces.length - 1) this.#socket.write(piece, () => this.#written());
-        else this.#socket.write(piece);
-      });
-      this.#socket.uncork();
-    }
-    if (this.#socket.writableLength > LOW_WATER) this.#wasFull = true;
+    return queue;
   }
 
+  /** The system has taken what the stream was given. */
   #written(): void {
+    if (this.#state === 'closed') return;
     this.lastProgress = this.#options.clock.monotonic();
-    if (this.#wasFull && this.buffered < LOW_WATER) {
-      this.#wasFull = false;
-      this.#owner.onDrain?.();
-    }
+    if (this.#queued > 0) this.#flush();
+    if (this.#isChoked && this.buffered * 2 < (this.#options.pauseAbove as number)) this.#choke(false);
+    if (!this.#wasFull || this.buffered >= LOW_WATER) return;
+    this.#wasFull = false;
+    if (this.#state === 'open') this.#guard(this.#owner.onDrain);
   }
 
-  /** Stops or goes on reading. */
+  // ---- reading ---------------------------------------------------------------------------------------------------------------
+
+  /** Stops or goes on reading; what was read already is still handed on. */
   pauseReading(paused: boolean): void {
-    if (this.deaf === paused || this.#state !== 'open') return;
-    this.deaf = paused;
-    if (paused) this.#socket.pause();
-    else {
+    if (this.#isPaused === paused || this.#state !== 'open') return;
+    const wasDeaf = this.deaf;
+    this.#isPaused = paused;
+    this.#listenOrNot(wasDeaf);
+  }
+
+  #choke(choked: boolean): void {
+    const wasDeaf = this.deaf;
+    this.#isChoked = choked;
+    if (this.#state === 'open') this.#listenOrNot(wasDeaf);
+  }
+
+  #listenOrNot(wasDeaf: boolean): void {
+    if (this.deaf === wasDeaf) return;
+    if (wasDeaf) {
       this.lastRead = this.#options.clock.monotonic();
-      this.#socket.resume();
+      this.#stream.resume();
+    } else {
+      this.#stream.pause();
     }
   }
-
-  /** Tells the peer what is wrong, and ends. */
-  fail(code: ErrorCode, text: string): void {
-    if (this.#state !== 'open') return;
-    const error = new BroadcastError(code, text);
-    this.#error ??= error;
-    this.send(encodeError({ code, retryable: error.retryable, text }));
-    this.end();
-  }
-
-  /** Sends what is to be sent, and ends; whoever does not end as well is reset. */
-  end(): void {
-    if (this.#state !== 'open') return;
-    this.#flush();
-    this.#state = 'ending';
-    this.#parser.stop();
-    this.#socket.resume();
-    this.#socket.end();
-    this.#resetTimer = this.#options.clock.setTimeout(() => this.#socket.destroy(), RESET_AFTER);
-  }
-
-  /** Ends at once, with nothing said. */
-  destroy(error?: BroadcastError): void {
-    this.#error ??= error;
-    this.#parser.stop();
-    this.#socket.destroy();
-  }
-
-  // ---- Beating ---------------------------------------------------------------------------------------------------------
-
-  ping(): void {
-    this.send(PING);
-  }
-
-  silent(): void {
-    this.destroy(new BroadcastError('dead-peer', 'nothing was heard from the peer for deadAfter'));
-  }
-
-  // ---- FrameSink -------------------------------------------------------------------------------------------------------
 
   onPreamble(): void {
     this.#owner.onPreamble();
   }
 
   onFrame(type: number, frame: Buffer): void {
-    if (this.#options.logger.trace !== undefined) this.#trace('←', [frame]);
+    this.#tracer?.in(frame);
     switch (type) {
       case FRAME.PING:
-        this.send(PONG);
+        new Reader(frame, FRAME_HEADER).done();
+        this.#pong();
         return;
       case FRAME.PONG:
+        new Reader(frame, FRAME_HEADER).done();
         return;
-      case FRAME.ERROR: {
-        const { code, text } = decodeError(new Reader(frame, FRAME_HEADER));
-        this.#error ??= new BroadcastError(isErrorCode(code) ? code : 'protocol-error', text);
-        this.#state = 'ending';
-        this.#parser.stop();
-        this.#socket.end();
+      case FRAME.ERROR:
+        this.#errorFrame(frame);
         return;
-      }
       default:
         this.#owner.onFrame(type, frame);
     }
   }
 
-  #trace(direction: string, frames: readonly Buffer[]): void {
-    for (const frame of frames) {
-      if (frame.length > 4) this.#options.logger.trace?.(`${direction} ${frameName(frame[4] as number)} ${String(frame.length)} bytes`);
-    }
+  /** One PONG answers all PINGs that came before it leaves: a peer cannot make the queue grow. */
+  #pong(): void {
+    if (this.#isPongQueued || this.#state !== 'open') return;
+    this.#isPongQueued = true;
+    this.#enqueue(PONG);
   }
 
-  // ---- the socket's events -----------------------------------------------------------------------------------------------
-
-  #socketOnData(chunk: Buffer): void {
-    this.bytesIn += chunk.length;
-    this.lastRead = this.#options.clock.monotonic();
-    if (this.#state !== 'open') return;
-    try {
-      this.#parser.push(chunk);
-    } catch (error) {
-      if (error instanceof BroadcastError && isErrorCode(error.code)) {
-        this.fail(error.code, error.message);
-      } else {
-        const { code } = error as { code?: unknown };
-        this.#options.logger.error('handling a frame failed', error);
-        this.fail(typeof code === 'string' && isErrorCode(code) ? code : 'protocol-error', (error as Error).message);
-      }
-    }
-  }
-
-  #socketOnEnd(): void {
-    if (this.#state === 'open') this.end();
-  }
-
-  #socketOnError(error: NodeJS.ErrnoException): void {
-    this.#error ??= new BroadcastError('connection-lost', `the connection broke: ${error.message}`, { cause: error });
-  }
-
-  #socketOnClose(): void {
-    if (this.#state === 'closed') return;
-    this.#state = 'closed';
-    this.#resetTimer?.cancel();
-    this.#parser.stop();
+  /** The peer will not read any further, so that nothing is left to be sent. */
+  #errorFrame(frame: Buffer): void {
+    this.#error ??= errorFromPeer(decodeError(new Reader(frame, FRAME_HEADER)));
     this.#queue = [];
     this.#queued = 0;
-    this.#options.heart.delete(this);
-    this.#owner.onClose(this.#error);
+    this.end();
   }
-}
 
-/** Copies neighbouring small buffers together, so that few go to the system call. */
-function joinSmall(buffers: Buffer[]): Buffer[] {
-  if (buffers.length === 1) return buffers;
-  const pieces: Buffer[] = [];
-  let small: Buffer[] = [];
-  const join = (): void => {
-    if (small.length > 0) pieces.push(small.length === 1 ? (small[0] as Buffer) : Buffer.concat(small));
-    small = [];
-  };
-  for (const buffer of buffers) {
-    if (buffer.length <= COPY_BELOW) small.push(buffer);
-    else {
-      join();
-      pieces.push(buffer);
+  // ---- ending ----------------------------------------------------------------------------------------------------------------
+
+  /** Tells the peer what is wrong, and ends. */
+  fail(code: ErrorCode, text: string): void {
+    if (this.#state !== 'open') return;
+    const error = new BroadcastError(code, text);
+    this.#error ??= error;
+    this.#enqueue(encodeError({ code, retryable: error.retryable, text }));
+    this.#leave();
+    this.#deadline = this.#options.clock.setTimeout(this.#reset.bind(this), RESET_AFTER);
+  }
+
+  /** Sends what is to be sent, and ends; a peer that takes nothing of it for a second, or does not end as well, is reset. */
+  end(): void {
+    if (this.#state !== 'open') return;
+    this.#leave();
+    this.#watchProgress();
+  }
+
+  /** Ends at once, with nothing said. */
+  destroy(error?: BroadcastError): void {
+    this.#error ??= error;
+    this.#parser.stop();
+    this.#stream.destroy();
+  }
+
+  /** From now on nothing is sent that was not sent before, and what arrives is read and thrown away. */
+  #leave(): void {
+    this.#state = 'ending';
+    this.#parser.stop();
+    this.#options.heart.delete(this);
+    this.#deadline?.cancel();
+    this.#stream.resume();
+    this.#flush();
+  }
+
+  #endStream(): void {
+    if (this.#isStreamEnded) return;
+    this.#isStreamEnded = true;
+    this.#stream.end();
+  }
+
+  #watchProgress(): void {
+    const { clock } = this.#options;
+    const seen = this.lastProgress;
+    this.#deadline = clock.setTimeout(() => {
+      if (this.buffered > 0 && this.lastProgress > seen) this.#watchProgress();
+      else this.#reset();
+    }, RESET_AFTER);
+  }
+
+  #reset(): void {
+    const stream = this.#stream;
+    // Only TCP knows a reset.
+    if (stream instanceof Socket && stream.remoteAddress !== undefined) stream.resetAndDestroy();
+    else stream.destroy();
+  }
+
+  #handshakeExpired(): void {
+    this.fail('handshake-timeout', `no introduction within ${String(this.#options.handshakeMs)} ms`);
+  }
+
+  // ---- Beating ---------------------------------------------------------------------------------------------------------------
+
+  ping(): void {
+    this.lastPing = this.#options.clock.monotonic();
+    // Whatever waits to be sent does as well, and is not added to.
+    if (this.buffered === 0) this.send(PING);
+  }
+
+  silent(): void {
+    this.#error ??= new BroadcastError('dead-peer', 'nothing was heard from the peer for deadAfter');
+    this.#parser.stop();
+    this.#reset();
+  }
+
+  // ---- the stream's events ---------------------------------------------------------------------------------------------------
+
+  static #streamOnData(this: OwnedStream, chunk: Buffer): void {
+    const connection = this[CONNECTION] as FrameConnection;
+    connection.bytesIn += chunk.length;
+    connection.lastRead = connection.#options.clock.monotonic();
+    if (connection.#state !== 'open') return;
+    try {
+      connection.#parser.push(chunk);
+    } catch (error) {
+      connection.#fault(error);
+    }
+    const { pauseAbove = Infinity } = connection.#options;
+    if (!connection.#isChoked && connection.buffered > pauseAbove) connection.#choke(true);
+  }
+
+  static #streamOnEnd(this: OwnedStream): void {
+    const connection = this[CONNECTION] as FrameConnection;
+    if (connection.#state !== 'open') return;
+    if (connection.#parser.pending > 0) {
+      connection.#error ??= new BroadcastError(
+        'connection-lost',
+        'the peer ended the connection in the middle of a frame',
+      );
+    }
+    connection.end();
+  }
+
+  static #streamOnError(this: OwnedStream, error: Error): void {
+    const connection = this[CONNECTION] as FrameConnection;
+    connection.#error ??= new BroadcastError('connection-lost', `the connection broke: ${error.message}`, {
+      cause: error,
+    });
+  }
+
+  static #streamOnClose(this: OwnedStream): void {
+    const connection = this[CONNECTION] as FrameConnection;
+    connection.#state = 'closed';
+    connection.#deadline?.cancel();
+    connection.#parser.stop();
+    connection.#queue = [];
+    connection.#queued = 0;
+    connection.#options.heart.delete(connection);
+    try {
+      connection.#owner.onClose(connection.#error);
+    } catch (error) {
+      connection.#options.logger.error('a connection’s owner failed at its end', error);
     }
   }
-  join();
-  return pieces;
+
+  // ---- what owners throw -----------------------------------------------------------------------------------------------------
+
+  #guard(callback: (() => void) | undefined): void {
+    try {
+      callback?.call(this.#owner);
+    } catch (error) {
+      this.#fault(error);
+    }
+  }
+
+  /** An error of the table is the peer's; any other is a fault of ours, and ends this connection only. */
+  #fault(error: unknown): void {
+    const { code, message } = error as { code?: unknown; message?: unknown };
+    if (typeof code === 'string' && isErrorCode(code)) {
+      this.fail(code, String(message));
+      return;
+    }
+    this.#options.logger.error('handling a frame failed', error);
+    this.fail('internal-error', 'a fault in the library; its log has the details');
+  }
 }

@@ -1,0 +1,99 @@
+/** The file operations of the log, behind an interface so narrow that a simulated disk can take their place. */
+import * as fs from 'node:fs/promises';
+import { join } from 'node:path';
+
+/** One open file. Every operation may fail with an errno. */
+export interface LogFile {
+  /** Writes all of `buffer` at `position`. */
+  write(buffer: Buffer, position: number): Promise<void>;
+  /** Reads up to `length` bytes; fewer only at the end of the file. */
+  read(position: number, length: number): Promise<Buffer>;
+  /** Makes everything written durable (fdatasync). */
+  sync(): Promise<void>;
+  truncate(size: number): Promise<void>;
+  size(): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** A folder and its files. */
+export interface FileSystem {
+  /** Makes the folder, private to its owner. */
+  makeDirectory(path: string): Promise<void>;
+  list(path: string): Promise<string[]>;
+  /** Opens for reading and writing; `create` makes a new file and fails if there is one. */
+  open(path: string, create: boolean): Promise<LogFile>;
+  unlink(path: string): Promise<void>;
+  /** Makes creations, renames and deletions in the folder durable. */
+  syncDirectory(path: string): Promise<void>;
+  /** Bytes that are free for an unprivileged process. */
+  free(path: string): Promise<number>;
+}
+
+class NodeFile implements LogFile {
+  readonly #handle: fs.FileHandle;
+
+  constructor(handle: fs.FileHandle) {
+    this.#handle = handle;
+  }
+
+  async write(buffer: Buffer, position: number): Promise<void> {
+    let written = 0;
+    while (written < buffer.length) {
+      const { bytesWritten } = await this.#handle.write(buffer, written, buffer.length - written, position + written);
+      if (bytesWritten === 0) throw Object.assign(new Error('the system wrote nothing'), { code: 'EIO' });
+      written += bytesWritten;
+    }
+  }
+
+  async read(position: number, length: number): Promise<Buffer> {
+    const buffer = Buffer.allocUnsafeSlow(length);
+    let got = 0;
+    while (got < length) {
+      const { bytesRead } = await this.#handle.read(buffer, got, length - got, position + got);
+      if (bytesRead === 0) break;
+      got += bytesRead;
+    }
+    return buffer.subarray(0, got);
+  }
+
+  sync(): Promise<void> {
+    return this.#handle.datasync();
+  }
+
+  truncate(size: number): Promise<void> {
+    return this.#handle.truncate(size);
+  }
+
+  async size(): Promise<number> {
+    return (await this.#handle.stat()).size;
+  }
+
+  close(): Promise<void> {
+    return this.#handle.close();
+  }
+}
+
+export const nodeFiles: FileSystem = {
+  async makeDirectory(path) {
+    await fs.mkdir(path, { recursive: true, mode: 0o700 });
+  },
+  list: path => fs.readdir(path),
+  async open(path, create) {
+    return new NodeFile(await fs.open(path, create ? 'wx+' : 'r+', 0o600));
+  },
+  unlink: path => fs.unlink(path),
+  async syncDirectory(path) {
+    const handle = await fs.open(path, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  },
+  async free(path) {
+    const { bavail, bsize } = await fs.statfs(path);
+    return bavail * bsize;
+  },
+};
+
+export { join };
