@@ -115,7 +115,7 @@ export class FrameConnection implements FrameSink, Beating {
     if (stream instanceof Socket) stream.setNoDelay(true);
     // The peer's end must not cut off what is still to be sent.
     stream.allowHalfOpen = true;
-    stream[CONNECTION] = this;
+    (stream as OwnedStream)[CONNECTION] = this;
     stream.on('data', FrameConnection.#streamOnData);
     stream.on('end', FrameConnection.#streamOnEnd);
     stream.on('error', FrameConnection.#streamOnError);
