@@ -7,6 +7,11 @@ export default defineConfig({
     testTimeout: 20_000,
     hookTimeout: 20_000,
     maxWorkers: 2,
-    coverage: { provider: 'v8', include: ['src/**'], exclude: ['src/cli/**'], reporter: ['text-summary', 'json-summary'] },
+    coverage: {
+      provider: 'v8',
+      include: ['src/**'],
+      exclude: ['src/cli/**'],
+      reporter: ['text-summary', 'json-summary'],
+    },
   },
 });

@@ -19,13 +19,17 @@ function newest(path) {
 
 export function isStale() {
   if (!existsSync(STAMP)) return true;
-  const inputs = ['src', 'tsconfig.json', 'tsconfig.build.json', 'package.json', 'scripts/build.js'].map(name => newest(at(name)));
+  const inputs = ['src', 'tsconfig.json', 'tsconfig.build.json', 'package.json', 'scripts/build.js'].map(name =>
+    newest(at(name)),
+  );
   return Math.max(...inputs) > statSync(STAMP).mtimeMs;
 }
 
 export function build() {
   rmSync(at('dist'), { recursive: true, force: true });
-  execFileSync(process.execPath, [at('node_modules/typescript/bin/tsc'), '-p', at('tsconfig.build.json')], { stdio: 'inherit' });
+  execFileSync(process.execPath, [at('node_modules/typescript/bin/tsc'), '-p', at('tsconfig.build.json')], {
+    stdio: 'inherit',
+  });
   writeFileSync(at('dist/cjs/package.json'), '{"type":"commonjs"}\n');
   mkdirSync(at('dist/esm'), { recursive: true });
   const require = createRequire(import.meta.url);
@@ -39,7 +43,10 @@ export function build() {
   // Resolvers that ignore `exports` find the other entries by folders.
   for (const name of ['engine', 'testing']) {
     mkdirSync(at(name), { recursive: true });
-    writeFileSync(at(name, 'package.json'), `${JSON.stringify({ main: `../dist/cjs/${name}/index.js`, types: `../dist/cjs/${name}/index.d.ts` })}\n`);
+    writeFileSync(
+      at(name, 'package.json'),
+      `${JSON.stringify({ main: `../dist/cjs/${name}/index.js`, types: `../dist/cjs/${name}/index.d.ts` })}\n`,
+    );
   }
   if (existsSync(at('dist/cjs/cli/main.js'))) chmodSync(at('dist/cjs/cli/main.js'), 0o755);
   writeFileSync(STAMP, '');

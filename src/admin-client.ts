@@ -20,7 +20,10 @@ export function askAdmin(endpoint: Endpoint, verb: string, args: object, timeout
   const address = parseEndpoint(endpoint);
   return new Promise((resolve, reject) => {
     const socket = connect(address);
-    const timer = systemClock.setTimeout(() => socket.destroy(new Error(`no answer within ${String(timeout)} ms`)), timeout);
+    const timer = systemClock.setTimeout(
+      () => socket.destroy(new Error(`no answer within ${String(timeout)} ms`)),
+      timeout,
+    );
     const fail = (error: Error): void => {
       timer.cancel();
       const text = `no server answers at ${formatAddress(address)} (${error.message}); start one with "broadcast serve", or give --host and --port`;

@@ -101,30 +101,110 @@ export interface OptionRow {
 
 type Extra = Partial<Pick<OptionRow, 'durableDefault' | 'min' | 'max' | 'env' | 'flag'>>;
 
-function option(name: string, type: OptionRow['type'], scope: OptionRow['for'], standard: number | string | undefined, unit: string, meaning: string, extra: Extra = {}): OptionRow {
+function option(
+  name: string,
+  type: OptionRow['type'],
+  scope: OptionRow['for'],
+  standard: number | string | undefined,
+  unit: string,
+  meaning: string,
+  extra: Extra = {},
+): OptionRow {
   const env = `BROADCAST_${name.replace(/[A-Z]/g, letter => `_${letter}`).toUpperCase()}`;
   const flag = `--${name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`)}`;
-  return { name, type, for: scope, default: standard, unit, meaning, ...(type === 'object' ? {} : { env, flag }), ...extra };
+  return {
+    name,
+    type,
+    for: scope,
+    default: standard,
+    unit,
+    meaning,
+    ...(type === 'object' ? {} : { env, flag }),
+    ...extra,
+  };
 }
 
 const interval = { min: 1, max: 2 ** 31 - 1 };
 
 /** Every option but the limits. */
 export const OPTIONS: readonly OptionRow[] = [
-  option('host', 'string', 'both', 'localhost', '', 'Host to listen on or to connect to; `localhost` listens on every loopback address.'),
+  option(
+    'host',
+    'string',
+    'both',
+    'localhost',
+    '',
+    'Host to listen on or to connect to; `localhost` listens on every loopback address.',
+  ),
   option('port', 'number', 'both', 9000, '', 'Port; a server on port 0 finds a free one.', { min: 0, max: 65535 }),
-  option('url', 'string', 'both', undefined, '', '`tcp://host:port`, `unix:/path` or a plain path; instead of host and port.'),
-  option('servers', 'array', 'client', undefined, '', 'Several servers that share a store, instead of host, port and url.'),
+  option(
+    'url',
+    'string',
+    'both',
+    undefined,
+    '',
+    '`tcp://host:port`, `unix:/path` or a plain path; instead of host and port.',
+  ),
+  option(
+    'servers',
+    'array',
+    'client',
+    undefined,
+    '',
+    'Several servers that share a store, instead of host, port and url.',
+  ),
   option('clientName', 'string', 'client', undefined, '', 'Name of the client; generated when absent.'),
-  option('maxAttempts', 'number', 'client', 5, '', 'Attempts before a message goes to the dead letters.', { min: 1, max: 1000 }),
-  option('dataDir', 'string', 'server', undefined, '', 'Folder of the durable store; without it everything is in memory.', { flag: '--data' }),
+  option('maxAttempts', 'number', 'client', 5, '', 'Attempts before a message goes to the dead letters.', {
+    min: 1,
+    max: 1000,
+  }),
+  option(
+    'dataDir',
+    'string',
+    'server',
+    undefined,
+    '',
+    'Folder of the durable store; without it everything is in memory.',
+    { flag: '--data' },
+  ),
   option('engine', 'object', 'server', undefined, '', 'Another engine than memory or disk.'),
-  option('storeAfter', 'number', 'server', 20, 'ms', 'Time without progress of a recipient after which its messages are stored.', interval),
-  option('instanceGrace', 'number', 'server', 30_000, 'ms', 'How long an instance’s own deliveries wait for it after a lost connection.', interval),
+  option(
+    'storeAfter',
+    'number',
+    'server',
+    20,
+    'ms',
+    'Time without progress of a recipient after which its messages are stored.',
+    interval,
+  ),
+  option(
+    'instanceGrace',
+    'number',
+    'server',
+    30_000,
+    'ms',
+    'How long an instance’s own deliveries wait for it after a lost connection.',
+    interval,
+  ),
   option('pingInterval', 'number', 'both', 10_000, 'ms', 'Silence after which a side says that it lives.', interval),
   option('deadAfter', 'number', 'both', 25_000, 'ms', 'Silence after which a peer is taken for dead.', interval),
-  option('reconnectInterval', 'number', 'both', 1_000, 'ms', 'Pause between attempts to connect or to listen again, ±20 %.', interval),
-  option('logger', 'object', 'both', undefined, '', 'Where log lines go, in the shape of pino or console; warnings to standard error when absent.'),
+  option(
+    'reconnectInterval',
+    'number',
+    'both',
+    1_000,
+    'ms',
+    'Pause between attempts to connect or to listen again, ±20 %.',
+    interval,
+  ),
+  option(
+    'logger',
+    'object',
+    'both',
+    undefined,
+    '',
+    'Where log lines go, in the shape of pino or console; warnings to standard error when absent.',
+  ),
   option('limits', 'object', 'both', undefined, '', 'The bounds of the table below.'),
   option('clock', 'object', 'both', undefined, '', 'The clock, for tests.'),
 ];
@@ -136,30 +216,86 @@ export const LIMITS: readonly OptionRow[] = [
   option('messageBytes', 'number', 'both', MIB, 'bytes', 'Encoded data of one message.', { min: 1, max: 64 * MIB }),
   option('headerBytes', 'number', 'both', 16 * 1024, 'bytes', 'Headers of one message.', { min: 0, max: MIB }),
   option('targets', 'number', 'both', 1024, '', 'Clients and channels of one message.', { min: 1, max: 65_536 }),
-  option('queueMessages', 'number', 'server', 100_000, '', 'Messages that wait for one name.', { ...count, durableDefault: 10_000_000 }),
-  option('queueBytes', 'number', 'server', 256 * MIB, 'bytes', 'Bytes that wait for one name.', { ...count, durableDefault: 8 * GIB }),
+  option('queueMessages', 'number', 'server', 100_000, '', 'Messages that wait for one name.', {
+    ...count,
+    durableDefault: 10_000_000,
+  }),
+  option('queueBytes', 'number', 'server', 256 * MIB, 'bytes', 'Bytes that wait for one name.', {
+    ...count,
+    durableDefault: 8 * GIB,
+  }),
   option('backlogMessages', 'number', 'server', 10_000, '', 'Messages that wait in the backlog of one channel.', count),
-  option('backlogBytes', 'number', 'server', 64 * MIB, 'bytes', 'Bytes that wait in the backlog of one channel.', count),
+  option(
+    'backlogBytes',
+    'number',
+    'server',
+    64 * MIB,
+    'bytes',
+    'Bytes that wait in the backlog of one channel.',
+    count,
+  ),
   option('backlogChannels', 'number', 'server', 100_000, '', 'Channels with a backlog.', count),
   option('sessions', 'number', 'server', 100_000, '', 'Names that the server keeps.', count),
   option('deadLetters', 'number', 'server', 10_000, '', 'Dead letters of one name; the oldest makes room.', count),
   option('notices', 'number', 'server', 10_000, '', 'Final notices that wait for one name.', count),
-  option('storeBytes', 'number', 'server', GIB, 'bytes', 'The store in all; with a data directory what is free on the disk, less a reserve.', { ...count, durableDefault: 0, min: 0 }),
+  option(
+    'storeBytes',
+    'number',
+    'server',
+    GIB,
+    'bytes',
+    'The store in all; with a data directory what is free on the disk, less a reserve.',
+    { ...count, durableDefault: 0, min: 0 },
+  ),
   option('outboxMessages', 'number', 'client', 262_144, '', 'Messages that are not safe yet.', count),
   option('outboxBytes', 'number', 'client', 64 * MIB, 'bytes', 'Bytes that are not safe yet.', count),
-  option('windowMessages', 'number', 'server', 16_384, '', 'Messages that one instance has and did not acknowledge.', count),
-  option('windowBytes', 'number', 'server', 4 * MIB, 'bytes', 'Bytes that one instance has and did not acknowledge.', count),
+  option(
+    'windowMessages',
+    'number',
+    'server',
+    16_384,
+    '',
+    'Messages that one instance has and did not acknowledge.',
+    count,
+  ),
+  option(
+    'windowBytes',
+    'number',
+    'server',
+    4 * MIB,
+    'bytes',
+    'Bytes that one instance has and did not acknowledge.',
+    count,
+  ),
   option('nameBytes', 'number', 'both', 255, 'bytes', 'A name in UTF-8.', { min: 1, max: 255 }),
   option('subscriptions', 'number', 'server', 10_000, '', 'Subscriptions of one client.', count),
   option('connections', 'number', 'server', 16_384, '', 'Connections at a time.', count),
   option('handshakeMs', 'number', 'server', 5_000, 'ms', 'Time to introduce oneself.', interval),
   option('handshakeBytes', 'number', 'server', 4096, 'bytes', 'Size of the introduction.', { min: 64, max: MIB }),
-  option('sessionTtl', 'number', 'server', 7 * DAY, 'ms', 'How long a session lives after its last instance left.', count),
-  option('anonymousSessionTtl', 'number', 'server', 120_000, 'ms', 'The same for generated names, after a lost connection.', count),
+  option(
+    'sessionTtl',
+    'number',
+    'server',
+    7 * DAY,
+    'ms',
+    'How long a session lives after its last instance left.',
+    count,
+  ),
+  option(
+    'anonymousSessionTtl',
+    'number',
+    'server',
+    120_000,
+    'ms',
+    'The same for generated names, after a lost connection.',
+    count,
+  ),
 ];
 
 /** The limits' defaults, in memory. */
-export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze(Object.fromEntries(LIMITS.map(row => [row.name, row.default])) as unknown as Limits);
+export const DEFAULT_LIMITS: Readonly<Limits> = Object.freeze(
+  Object.fromEntries(LIMITS.map(row => [row.name, row.default])) as unknown as Limits,
+);
 
 /** Options of a client with everything filled in. */
 export interface ResolvedClientConfig {
@@ -195,7 +331,8 @@ export function resolveClientConfig(config: ClientConfig = {}): ResolvedClientCo
   const values = check(config, 'client');
   if (config.servers !== undefined) {
     for (const other of ['host', 'port', 'url'] as const) {
-      if (config[other] !== undefined) throw invalid(`servers and ${other} cannot be given together; put every address into servers`);
+      if (config[other] !== undefined)
+        throw invalid(`servers and ${other} cannot be given together; put every address into servers`);
     }
     if (config.servers.length === 0) throw invalid('servers is empty; give at least one address');
   }
@@ -214,7 +351,8 @@ export function resolveServerConfig(config: ServerConfig = {}): ResolvedServerCo
   if (config.dataDir !== undefined && config.engine !== undefined) {
     throw invalid('dataDir and engine cannot be given together: dataDir chooses the disk engine');
   }
-  if (config.dataDir === '') throw invalid('dataDir is empty; give a folder, or leave it out to keep everything in memory');
+  if (config.dataDir === '')
+    throw invalid('dataDir is empty; give a folder, or leave it out to keep everything in memory');
   return Object.freeze({
     endpoint: endpointOf(config),
     dataDir: config.dataDir,
@@ -229,13 +367,17 @@ export function resolveServerConfig(config: ServerConfig = {}): ResolvedServerCo
 function endpointOf(config: Endpoint): Endpoint {
   const { url, host, port } = config;
   if (url !== undefined) {
-    if (host !== undefined || port !== undefined) throw invalid('url and host or port cannot be given together; choose one way');
+    if (host !== undefined || port !== undefined)
+      throw invalid('url and host or port cannot be given together; choose one way');
     return { url };
   }
   return { host: host ?? 'localhost', port: port ?? 9000 };
 }
 
-function common(config: CommonOptions, values: Record<string, unknown>): Pick<ResolvedServerConfig, 'logger' | 'pingInterval' | 'deadAfter' | 'reconnectInterval' | 'clock'> {
+function common(
+  config: CommonOptions,
+  values: Record<string, unknown>,
+): Pick<ResolvedServerConfig, 'logger' | 'pingInterval' | 'deadAfter' | 'reconnectInterval' | 'clock'> {
   const pingInterval = values['pingInterval'] as number;
   const deadAfter = values['deadAfter'] as number;
   if (deadAfter <= pingInterval) {
@@ -269,7 +411,12 @@ function check(config: object, scope: 'client' | 'server'): Record<string, unkno
   for (const row of OPTIONS) values[row.name] = row.default;
   for (const [name, value] of Object.entries(config)) {
     const row = OPTIONS.find(candidate => candidate.name === name);
-    if (row === undefined) throw unknown('', name, OPTIONS.filter(candidate => candidate.for !== (scope === 'client' ? 'server' : 'client')));
+    if (row === undefined)
+      throw unknown(
+        '',
+        name,
+        OPTIONS.filter(candidate => candidate.for !== (scope === 'client' ? 'server' : 'client')),
+      );
     if (value === undefined) continue;
     checkValue(row, value, '');
     values[name] = value;
@@ -283,7 +430,8 @@ function checkValue(row: OptionRow, value: unknown, prefix: string): void {
     if (!Array.isArray(value)) throw invalid(`${name} must be an array, not ${typeof value}`);
     return;
   }
-  if (typeof value !== row.type || value === null) throw invalid(`${name} must be a ${row.type}, not ${value === null ? 'null' : typeof value} (${String(value)})`);
+  if (typeof value !== row.type || value === null)
+    throw invalid(`${name} must be a ${row.type}, not ${value === null ? 'null' : typeof value} (${String(value)})`);
   if (row.type !== 'number') return;
   const { min = 0, max = Infinity } = row;
   if (!Number.isInteger(value) || (value as number) < min || (value as number) > max) {
@@ -296,7 +444,10 @@ function invalid(text: string): BroadcastError {
 }
 
 function unknown(prefix: string, name: string, rows: readonly OptionRow[]): BroadcastError {
-  const near = nearest(name, rows.map(row => row.name));
+  const near = nearest(
+    name,
+    rows.map(row => row.name),
+  );
   return invalid(`there is no option ${prefix}${name}${near === undefined ? '' : `; did you mean ${prefix}${near}?`}`);
 }
 
@@ -341,7 +492,10 @@ export interface ConfigVars {
  * @example
  * const client = new BroadcastTcpClient(buildBroadcastConfig(process.env, 'orders')); // ORDERS_BROADCAST_HOST, …
  */
-export function buildBroadcastConfig(env: NodeJS.ProcessEnv | ConfigVars = process.env, prefix = ''): ClientConfig & ServerConfig {
+export function buildBroadcastConfig(
+  env: NodeJS.ProcessEnv | ConfigVars = process.env,
+  prefix = '',
+): ClientConfig & ServerConfig {
   const lead = prefix === '' ? '' : prefix.toUpperCase().replace(/_?$/, '_');
   const config: Record<string, unknown> = {};
   const limits: Record<string, unknown> = {};
@@ -353,13 +507,17 @@ export function buildBroadcastConfig(env: NodeJS.ProcessEnv | ConfigVars = proce
     else config[row.name] = value;
   }
   if (Object.keys(limits).length > 0) config['limits'] = limits;
-  return config as ClientConfig & ServerConfig;
+  return config;
 }
 
 function readVariable(env: NodeJS.ProcessEnv | ConfigVars, name: string, row: OptionRow): unknown {
   const text = isConfigVars(env) ? env.getStringEnv(name) : env[name];
   if (text === undefined || text === null || text === '' || text === 'undefined') return undefined;
-  if (row.type === 'array') return String(text).split(',').map(part => part.trim()).filter(part => part !== '');
+  if (row.type === 'array')
+    return String(text)
+      .split(',')
+      .map(part => part.trim())
+      .filter(part => part !== '');
   if (row.type !== 'number') return String(text);
   const value = Number(text);
   if (Number.isNaN(value)) {

@@ -22,14 +22,21 @@ export const ERRORS = {
   // What the caller gave us
   'invalid-option': row('An option is unknown, of the wrong type, out of range, or contradicts another one.'),
   'invalid-argument': row('An argument of a call is missing or of the wrong type.'),
-  'invalid-name': row('A client, channel or message name is empty, too long, reserved, or has control characters or lone surrogates.'),
-  'data-not-cloneable': row('The data holds something that cannot be sent, such as a function; the text names its path.'),
+  'invalid-name': row(
+    'A client, channel or message name is empty, too long, reserved, or has control characters or lone surrogates.',
+  ),
+  'data-not-cloneable': row(
+    'The data holds something that cannot be sent, such as a function; the text names its path.',
+  ),
   'body-invalid': row('The bytes of a message body are damaged or hostile and were not decoded.'),
   // Sending
   'message-too-large': row('The encoded data exceeds `limits.messageBytes`.'),
   'headers-too-large': row('The headers exceed `limits.headerBytes`.'),
   'too-many-targets': row('The message has more targets than `limits.targets`.'),
-  'outbox-full': row('The outbox holds `limits.outboxMessages` messages or `limits.outboxBytes` bytes; wait for `ready()`.', 'retryable'),
+  'outbox-full': row(
+    'The outbox holds `limits.outboxMessages` messages or `limits.outboxBytes` bytes; wait for `ready()`.',
+    'retryable',
+  ),
   aborted: row('The signal of the call was aborted.'),
   timeout: row('The time allowed for the call is over; what it asked for may still happen.', 'retryable'),
   closed: row('The client or server is closed; the outcome of what was not settled is unknown.'),
@@ -55,7 +62,10 @@ export const ERRORS = {
   'too-many-sessions': row('The server keeps `limits.sessions` sessions.', 'fatal retryable'),
   'too-many-subscriptions': row('The client has `limits.subscriptions` subscriptions.'),
   'server-busy': row('The server is out of a resource, such as file descriptors or memory.', 'fatal retryable'),
-  'internal-error': row('A fault in the library itself; the log of the side that says it has the details.', 'fatal retryable'),
+  'internal-error': row(
+    'A fault in the library itself; the log of the side that says it has the details.',
+    'fatal retryable',
+  ),
   // Servers and stores
   'address-in-use': row('Another process listens on the address.'),
   'address-unavailable': row('The address does not exist on this machine or may not be used.'),
@@ -64,7 +74,10 @@ export const ERRORS = {
   'store-foreign': row('The data directory holds files that are not of this store.'),
   'store-newer': row('The data directory was written by a newer version.'),
   'store-unreadable': row('The data directory cannot be read or written.'),
-  'store-failed': row('The store failed, for example a sync; nothing further is accepted until the server is restarted.', 'fatal retryable'),
+  'store-failed': row(
+    'The store failed, for example a sync; nothing further is accepted until the server is restarted.',
+    'fatal retryable',
+  ),
   'store-full': row('The store has reached `limits.storeBytes` or the disk its reserve.', 'retryable'),
   'engine-invalid': row('The object given as `engine` does not have the shape of one.'),
   'not-found': row('There is no such session, dead letter or message.'),

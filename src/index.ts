@@ -3,10 +3,33 @@ export { BroadcastMessage, type MessageOptions } from './message.js';
 export { BroadcastError, BroadcastReject, ERRORS, type ErrorCode } from './errors.js';
 export type { DeliveryFailure, FailureReason, Receipt, SendOptions } from './receipts.js';
 export { FAILURE_REASONS } from './receipts.js';
-export { buildBroadcastConfig, DEFAULT_LIMITS, type ClientConfig, type CommonOptions, type ConfigVars, type Endpoint, type Limits, type ServerConfig } from './config.js';
+export {
+  buildBroadcastConfig,
+  DEFAULT_LIMITS,
+  type ClientConfig,
+  type CommonOptions,
+  type ConfigVars,
+  type Endpoint,
+  type Limits,
+  type ServerConfig,
+} from './config.js';
 export type { Clock, Timer } from './clock.js';
 export type { Logger } from './logger.js';
 export type { Engine } from './engine/engine.js';
-export { BroadcastClient, BroadcastTcpClient, type ClientEvents, type ConnectionState, type Unsubscribe } from './client/client.js';
+export {
+  BroadcastClient,
+  BroadcastTcpClient,
+  type ClientEvents,
+  type ConnectionState,
+  type Unsubscribe,
+} from './client/client.js';
 export type { DeliveryInfo, HandlerOptions, MessageHandler } from './client/handlers.js';
-export { BroadcastServer, BroadcastTcpServer, type BroadcastPeer, type DeadLetter, type ServerEvents, type ServerStats, type SessionInfo } from './server/server.js';
+export {
+  BroadcastServer,
+  BroadcastTcpServer,
+  type BroadcastPeer,
+  type DeadLetter,
+  type ServerEvents,
+  type ServerStats,
+  type SessionInfo,
+} from './server/server.js';

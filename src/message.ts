@@ -126,52 +126,92 @@ export class BroadcastMessage<DataType = unknown> {
    * @param name the message's name, or {@link MessageOptions}
    * @param persistent default true
    */
-  static createChannelMessage<D = unknown>(channel: string, data: D, name?: string | MessageOptions, persistent?: boolean): BroadcastMessage<D> {
+  static createChannelMessage<D = unknown>(
+    channel: string,
+    data: D,
+    name?: string | MessageOptions,
+    persistent?: boolean,
+  ): BroadcastMessage<D> {
     return create(NOTHING, [text(channel, 'channel')], data, name, persistent);
   }
 
   /** A message for the client of that name, or for one live connection when given its address (`host:port`). */
-  static createClientMessage<D = unknown>(client: string, data: D, name?: string | MessageOptions, persistent?: boolean): BroadcastMessage<D> {
+  static createClientMessage<D = unknown>(
+    client: string,
+    data: D,
+    name?: string | MessageOptions,
+    persistent?: boolean,
+  ): BroadcastMessage<D> {
     return create([text(client, 'client')], NOTHING, data, name, persistent);
   }
 
   /** One message for the subscribers of several channels; who subscribes to more than one gets it once. */
-  static createMultiChannelMessage<D = unknown>(channels: readonly string[], data: D, name?: string | MessageOptions, persistent?: boolean): BroadcastMessage<D> {
+  static createMultiChannelMessage<D = unknown>(
+    channels: readonly string[],
+    data: D,
+    name?: string | MessageOptions,
+    persistent?: boolean,
+  ): BroadcastMessage<D> {
     return create(NOTHING, texts(channels, 'channels'), data, name, persistent);
   }
 
   /** One message for several clients by name. */
-  static createGroupMessage<D = unknown>(clients: readonly string[], data: D, name?: string | MessageOptions, persistent?: boolean): BroadcastMessage<D> {
+  static createGroupMessage<D = unknown>(
+    clients: readonly string[],
+    data: D,
+    name?: string | MessageOptions,
+    persistent?: boolean,
+  ): BroadcastMessage<D> {
     return create(texts(clients, 'clients'), NOTHING, data, name, persistent);
   }
 
   /** A message for a client, or the subscribers of a channel, or both; at least one of the two is given. */
-  static create<D = unknown>(client: string | null | undefined, channel: string | null | undefined, data: D, name?: string | MessageOptions, persistent?: boolean): BroadcastMessage<D> {
+  static create<D = unknown>(
+    client: string | null | undefined,
+    channel: string | null | undefined,
+    data: D,
+    name?: string | MessageOptions,
+    persistent?: boolean,
+  ): BroadcastMessage<D> {
     const clients = client === null || client === undefined ? NOTHING : [text(client, 'client')];
     const channels = channel === null || channel === undefined ? NOTHING : [text(channel, 'channel')];
     if (clients.length + channels.length === 0) {
-      throw new TypeError('BroadcastMessage.create needs a client or a channel; for everyone there is createBroadcastMessage(data)');
+      throw new TypeError(
+        'BroadcastMessage.create needs a client or a channel; for everyone there is createBroadcastMessage(data)',
+      );
     }
     return create(clients, channels, data, name, persistent);
   }
 
   /** A message for every client that is connected when the server routes it. */
-  static createBroadcastMessage<D = unknown>(data: D, name?: string | MessageOptions, persistent?: boolean): BroadcastMessage<D> {
+  static createBroadcastMessage<D = unknown>(
+    data: D,
+    name?: string | MessageOptions,
+    persistent?: boolean,
+  ): BroadcastMessage<D> {
     return create(NOTHING, NOTHING, data, name, persistent);
   }
 }
 
 function text(value: unknown, what: string): string {
-  if (typeof value !== 'string') throw new TypeError(`${what} must be a string, not ${value === null ? 'null' : typeof value}`);
+  if (typeof value !== 'string')
+    throw new TypeError(`${what} must be a string, not ${value === null ? 'null' : typeof value}`);
   return value;
 }
 
 function texts(values: unknown, what: string): readonly string[] {
-  if (!Array.isArray(values) || values.length === 0) throw new TypeError(`${what} must be an array with at least one name`);
+  if (!Array.isArray(values) || values.length === 0)
+    throw new TypeError(`${what} must be an array with at least one name`);
   return Object.freeze([...new Set(values.map(value => text(value, what)))]);
 }
 
-function create<D>(clients: readonly string[], channels: readonly string[], data: D, nameOrOptions: string | MessageOptions | undefined, persistent: boolean | undefined): BroadcastMessage<D> {
+function create<D>(
+  clients: readonly string[],
+  channels: readonly string[],
+  data: D,
+  nameOrOptions: string | MessageOptions | undefined,
+  persistent: boolean | undefined,
+): BroadcastMessage<D> {
   const options = typeof nameOrOptions === 'object' && nameOrOptions !== null ? nameOrOptions : undefined;
   const { headers, ttl } = options ?? {};
   if (ttl !== undefined && !(ttl >= 0 && Number.isFinite(ttl))) {

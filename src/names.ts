@@ -4,7 +4,6 @@ import { BroadcastError } from './errors.js';
 /** Default of `limits.nameBytes`. */
 export const MAX_NAME_BYTES = 255;
 
-// eslint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
 const LONE_SURROGATE = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
 const PATTERN_PART = /(?:^|\.)[*>](?:\.|$)/;
@@ -25,7 +24,10 @@ export function checkName(name: unknown, what: string, maxBytes: number = MAX_NA
 export function checkClientName(name: unknown, maxBytes: number = MAX_NAME_BYTES): asserts name is string {
   checkName(name, 'the client name', maxBytes);
   if (isAddress(name)) {
-    throw new BroadcastError('invalid-name', `the client name ${show(name)} looks like the address of a connection; leave out the ":" or the port`);
+    throw new BroadcastError(
+      'invalid-name',
+      `the client name ${show(name)} looks like the address of a connection; leave out the ":" or the port`,
+    );
   }
 }
 
@@ -44,7 +46,7 @@ function faultOf(name: unknown, maxBytes: number): string | undefined {
 /** A value as it may stand in an error's text: short and without anything that could move a terminal's cursor. */
 export function show(value: unknown): string {
   const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
-  // eslint-disable-next-line no-control-regex
+
   const safe = text.replace(/[\u007f-\u009f]/g, c => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
   return safe.length > 80 ? `${safe.slice(0, 77)}…` : safe;
 }

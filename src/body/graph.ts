@@ -49,7 +49,15 @@ const VIEWS: Record<string, new (buffer: ArrayBuffer) => ArrayBufferView> = {
   if (Float16Array !== undefined) VIEWS['Float16Array'] = Float16Array;
 }
 
-const ERRORS: Record<string, ErrorConstructor> = { Error, EvalError, RangeError, ReferenceError, SyntaxError, TypeError, URIError };
+const ERRORS: Record<string, ErrorConstructor> = {
+  Error,
+  EvalError,
+  RangeError,
+  ReferenceError,
+  SyntaxError,
+  TypeError,
+  URIError,
+};
 
 // ---- encoding ----------------------------------------------------------------------------------------------------------
 
@@ -108,7 +116,10 @@ class Flattener {
       node.push(NODE.MAP);
       let i = 0;
       for (const [key, member] of [...value]) {
-        node.push(this.#add(key, { parent: place, key: `[key ${String(i)}]` }), this.#add(member, { parent: place, key: `[value ${String(i++)}]` }));
+        node.push(
+          this.#add(key, { parent: place, key: `[key ${String(i)}]` }),
+          this.#add(member, { parent: place, key: `[value ${String(i++)}]` }),
+        );
       }
     } else if (types.isSet(value)) {
       node.push(NODE.SET);
@@ -160,7 +171,9 @@ class Flattener {
   }
 
   #fillError(error: Error, node: unknown[], place: Place | undefined): void {
-    const constructor = Object.keys(ERRORS).find(name => name !== 'Error' && error instanceof (ERRORS[name] as ErrorConstructor)) ?? 'Error';
+    const constructor =
+      Object.keys(ERRORS).find(name => name !== 'Error' && error instanceof (ERRORS[name] as ErrorConstructor)) ??
+      'Error';
     const aggregate = error instanceof AggregateError;
     node.push(NODE.ERROR, aggregate ? 'AggregateError' : constructor);
     const properties = ['name', 'message', 'stack', 'cause', 'code', ...(aggregate ? ['errors'] : [])];
@@ -174,7 +187,9 @@ class Flattener {
 function primitiveNode(value: unknown, place: Place | undefined): Node {
   switch (typeof value) {
     case 'string':
-      return (value as string & { isWellFormed(): boolean }).isWellFormed() ? value : [NODE.UTF16, Buffer.from(value, 'utf16le')];
+      return (value as string & { isWellFormed(): boolean }).isWellFormed()
+        ? value
+        : [NODE.UTF16, Buffer.from(value, 'utf16le')];
     case 'number':
       return Object.is(value, -0) ? [NODE.MINUS_ZERO] : value;
     case 'bigint':
@@ -201,8 +216,15 @@ function fillView(view: ArrayBufferView, node: unknown[], place: Place | undefin
 /** What structured clone refuses too: it has a life outside of its properties. */
 function isUncloneable(value: object): boolean {
   return (
-    types.isPromise(value) || types.isWeakMap(value) || types.isWeakSet(value) || types.isProxy(value) || types.isSharedArrayBuffer(value) ||
-    types.isGeneratorObject(value) || types.isModuleNamespaceObject(value) || types.isExternal(value) || value instanceof WeakRef
+    types.isPromise(value) ||
+    types.isWeakMap(value) ||
+    types.isWeakSet(value) ||
+    types.isProxy(value) ||
+    types.isSharedArrayBuffer(value) ||
+    types.isGeneratorObject(value) ||
+    types.isModuleNamespaceObject(value) ||
+    types.isExternal(value) ||
+    value instanceof WeakRef
   );
 }
 
@@ -228,7 +250,8 @@ export function unflatten(table: unknown): unknown {
 }
 
 function member(values: readonly unknown[], index: unknown): unknown {
-  if (typeof index !== 'number' || !Number.isInteger(index) || index < 0 || index >= values.length) throw invalid('a reference leads nowhere');
+  if (typeof index !== 'number' || !Number.isInteger(index) || index < 0 || index >= values.length)
+    throw invalid('a reference leads nowhere');
   return values[index];
 }
 
@@ -315,7 +338,8 @@ function parseRegExp(source: unknown, flags: unknown): RegExp {
 
 function newError(constructor: unknown): Error {
   if (constructor === 'AggregateError') return withoutStack(new AggregateError([]));
-  if (typeof constructor !== 'string' || !Object.hasOwn(ERRORS, constructor)) throw invalid('the kind of an error is not known');
+  if (typeof constructor !== 'string' || !Object.hasOwn(ERRORS, constructor))
+    throw invalid('the kind of an error is not known');
   return withoutStack(new (ERRORS[constructor] as ErrorConstructor)());
 }
 
@@ -334,16 +358,19 @@ function fill(value: unknown, node: readonly unknown[], values: readonly unknown
       fillSparse(value as unknown[], node, values);
       return;
     case NODE.OBJECT:
-      for (let i = 1; i + 1 < node.length; i += 2) define(value as object, keyOf(node[i], values), member(values, node[i + 1]), true);
+      for (let i = 1; i + 1 < node.length; i += 2)
+        define(value as object, keyOf(node[i], values), member(values, node[i + 1]), true);
       return;
     case NODE.MAP:
-      for (let i = 1; i + 1 < node.length; i += 2) (value as Map<unknown, unknown>).set(member(values, node[i]), member(values, node[i + 1]));
+      for (let i = 1; i + 1 < node.length; i += 2)
+        (value as Map<unknown, unknown>).set(member(values, node[i]), member(values, node[i + 1]));
       return;
     case NODE.SET:
       for (let i = 1; i < node.length; i++) (value as Set<unknown>).add(member(values, node[i]));
       return;
     case NODE.ERROR:
-      for (let i = 2; i + 1 < node.length; i += 2) fillErrorProperty(value as Error, keyOf(node[i], values), member(values, node[i + 1]));
+      for (let i = 2; i + 1 < node.length; i += 2)
+        fillErrorProperty(value as Error, keyOf(node[i], values), member(values, node[i + 1]));
       return;
     default:
   }
@@ -362,7 +389,8 @@ function define(target: object, key: string, value: unknown, enumerable: boolean
 
 function fillSparse(array: unknown[], node: readonly unknown[], values: readonly unknown[]): void {
   const length = node[1];
-  if (typeof length !== 'number' || !Number.isInteger(length) || length < 0 || length > 2 ** 32 - 1) throw invalid('the length of an array is out of range');
+  if (typeof length !== 'number' || !Number.isInteger(length) || length < 0 || length > 2 ** 32 - 1)
+    throw invalid('the length of an array is out of range');
   array.length = length;
   for (let i = 2; i + 1 < node.length; i += 2) {
     const key = keyOf(node[i], values);

@@ -33,7 +33,6 @@ export function invalid(text: string, cause?: unknown): BroadcastError {
   return new BroadcastError('body-invalid', `the body of the message cannot be decoded: ${text}`, { cause });
 }
 
-
 let listed: unknown[] = [];
 let many: Set<unknown> | undefined;
 
@@ -106,7 +105,6 @@ function isPlainArray(array: unknown[], depth: number): boolean {
   }
   return true;
 }
-
 
 const counts = new Float64Array(MAX_PLAIN_DEPTH + 8);
 

@@ -23,7 +23,9 @@ function tag(value: unknown, path: string, seen: Map<object, string>): Json {
     case 'boolean':
       return value;
     case 'number':
-      return Number.isFinite(value) && !Object.is(value, -0) ? value : { $number: Object.is(value, -0) ? '-0' : String(value) };
+      return Number.isFinite(value) && !Object.is(value, -0)
+        ? value
+        : { $number: Object.is(value, -0) ? '-0' : String(value) };
     case 'bigint':
       return { $bigint: value.toString() };
     case 'undefined':
@@ -41,33 +43,53 @@ function tagObject(value: object, path: string, seen: Map<object, string>): Json
   seen.set(value, path);
   if (Array.isArray(value)) return value.map((member, i) => tag(member, `${path}[${String(i)}]`, seen));
   if (types.isDate(value)) return { $date: Number.isNaN(value.getTime()) ? null : value.toISOString() };
-  if (types.isMap(value)) return { $map: [...value].map(([k, v], i) => [tag(k, `${path}.key${String(i)}`, seen), tag(v, `${path}.value${String(i)}`, seen)]) };
-  if (types.isSet(value)) return { $set: [...value].map((member, i) => tag(member, `${path}.member${String(i)}`, seen)) };
+  if (types.isMap(value))
+    return {
+      $map: [...value].map(([k, v], i) => [
+        tag(k, `${path}.key${String(i)}`, seen),
+        tag(v, `${path}.value${String(i)}`, seen),
+      ]),
+    };
+  if (types.isSet(value))
+    return { $set: [...value].map((member, i) => tag(member, `${path}.member${String(i)}`, seen)) };
   if (types.isRegExp(value)) return { $regexp: [value.source, value.flags] };
   if (value instanceof Error) return tagError(value, path, seen);
   if (types.isBoxedPrimitive(value)) return tag(value.valueOf(), path, seen);
-  if (types.isArrayBuffer(value)) return { $bytes: Buffer.from(new Uint8Array(value)).toString('base64'), type: 'ArrayBuffer' };
+  if (types.isArrayBuffer(value))
+    return { $bytes: Buffer.from(new Uint8Array(value)).toString('base64'), type: 'ArrayBuffer' };
   if (ArrayBuffer.isView(value)) {
     const kind = Buffer.isBuffer(value) ? 'Buffer' : Object.prototype.toString.call(value).slice(8, -1);
     return { $bytes: Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64'), type: kind };
   }
   const keys = Object.keys(value);
   const entries = keys.map(key => [key, tag((value as Record<string, unknown>)[key], `${path}.${key}`, seen)] as const);
-  if (keys.some(key => key.startsWith('$') || key === '__proto__')) return { $object: entries.map(([key, member]) => [key, member]) };
+  if (keys.some(key => key.startsWith('$') || key === '__proto__'))
+    return { $object: entries.map(([key, member]) => [key, member]) };
   return Object.fromEntries(entries);
 }
 
 function tagError(error: Error, path: string, seen: Map<object, string>): Json {
   const form: Record<string, Json> = { name: error.name, message: error.message };
   for (const key of ['stack', 'cause', 'code'] as const) {
-    if (Object.hasOwn(error, key)) form[key] = tag((error as unknown as Record<string, unknown>)[key], `${path}.${key}`, seen);
+    if (Object.hasOwn(error, key))
+      form[key] = tag((error as unknown as Record<string, unknown>)[key], `${path}.${key}`, seen);
   }
   return { $error: form };
 }
 
 const VIEWS: Record<string, new (buffer: ArrayBuffer) => ArrayBufferView> = {
-  Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array,
-  Float32Array, Float64Array, BigInt64Array, BigUint64Array, DataView,
+  Int8Array,
+  Uint8Array,
+  Uint8ClampedArray,
+  Int16Array,
+  Uint16Array,
+  Int32Array,
+  Uint32Array,
+  Float32Array,
+  Float64Array,
+  BigInt64Array,
+  BigUint64Array,
+  DataView,
 };
 
 /** The value of a tagged form. Throws `invalid-argument` for a tag that is not known. References (`$ref`) are not followed. */
@@ -111,9 +133,14 @@ function untag(name: string, form: Record<string, unknown>): unknown {
       default:
     }
   } catch (error) {
-    throw new BroadcastError('invalid-argument', `${name} has a value that does not fit: ${(error as Error).message}`, { cause: error });
+    throw new BroadcastError('invalid-argument', `${name} has a value that does not fit: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
-  throw new BroadcastError('invalid-argument', `the tag ${name} is not known; a plain object with such a key is written {"$object":[["${name}",…]]}`);
+  throw new BroadcastError(
+    'invalid-argument',
+    `the tag ${name} is not known; a plain object with such a key is written {"$object":[["${name}",…]]}`,
+  );
 }
 
 function bytes(base64: string, type: unknown): unknown {
@@ -121,6 +148,7 @@ function bytes(base64: string, type: unknown): unknown {
   if (type === undefined || type === 'Buffer') return buffer;
   const exact = new Uint8Array(buffer).buffer;
   if (type === 'ArrayBuffer') return exact;
-  if (typeof type !== 'string' || !Object.hasOwn(VIEWS, type)) throw new TypeError(`the type ${String(type)} is not known`);
+  if (typeof type !== 'string' || !Object.hasOwn(VIEWS, type))
+    throw new TypeError(`the type ${String(type)} is not known`);
   return new (VIEWS[type] as new (buffer: ArrayBuffer) => ArrayBufferView)(exact);
 }

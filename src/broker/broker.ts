@@ -6,7 +6,19 @@ import { Context, queueIds, type BrokerOptions } from './context.js';
 import { findDeadLetter, listDeadLetters, type DeadBatch } from './dead-letters.js';
 import { acknowledge, failAttempt, pump, rejectDelivery, release, rewind, type RejectKind } from './delivery.js';
 import { disarm } from './expiry.js';
-import { attach, detach, died, endSession, noted, resume, subscribe, sweep, track, unhandle, unsubscribe } from './lifecycle.js';
+import {
+  attach,
+  detach,
+  died,
+  endSession,
+  noted,
+  resume,
+  subscribe,
+  sweep,
+  track,
+  unhandle,
+  unsubscribe,
+} from './lifecycle.js';
 import { Instance, type Entry, type Sender } from './model.js';
 import type { DetachReason, HandlerDeclaration, InstanceHello, Outlet, Range } from './ports.js';
 import { sessionQueue } from './registry.js';
@@ -127,7 +139,14 @@ export class Broker {
     failAttempt(this.#ctx, instance, delivery, channel, attempt);
   }
 
-  reject(instance: Instance, delivery: number, channel: string, kind: RejectKind, attempts: number, reason: string): void {
+  reject(
+    instance: Instance,
+    delivery: number,
+    channel: string,
+    kind: RejectKind,
+    attempts: number,
+    reason: string,
+  ): void {
     rejectDelivery(this.#ctx, instance, delivery, channel, kind, attempts, reason);
   }
 
@@ -151,7 +170,11 @@ export class Broker {
   attachServer(id: string, outlet: Outlet): Instance {
     const sender: Sender = senderOf(this.#ctx, id, undefined);
     sender.outlet = outlet;
-    return new Instance(id, { name: '', instances: new Map(), queues: new Map(), subscriptions: new Map() } as never, sender);
+    return new Instance(
+      id,
+      { name: '', instances: new Map(), queues: new Map(), subscriptions: new Map() } as never,
+      sender,
+    );
   }
 
   async forget(name: string): Promise<void> {
@@ -208,7 +231,17 @@ export class Broker {
     await this.#ctx.engine.commit();
   }
 
-  stats(): { sessions: number; channels: number; messagesIn: number; messagesOut: number; stored: number; queued: number; backlog: number; failures: number; deadLetters: number } {
+  stats(): {
+    sessions: number;
+    channels: number;
+    messagesIn: number;
+    messagesOut: number;
+    stored: number;
+    queued: number;
+    backlog: number;
+    failures: number;
+    deadLetters: number;
+  } {
     const { counters, sessions, channels, engine } = this.#ctx;
     const sum = (prefix: string): number => {
       let messages = 0;
@@ -217,7 +250,14 @@ export class Broker {
     };
     let queued = 0;
     for (const session of sessions.values()) queued += session.messages;
-    return { ...counters, sessions: sessions.size, channels: channels.size, queued, backlog: sum('b/'), deadLetters: sum('d/') };
+    return {
+      ...counters,
+      sessions: sessions.size,
+      channels: channels.size,
+      queued,
+      backlog: sum('b/'),
+      deadLetters: sum('d/'),
+    };
   }
 
   /** Stores what is not safe yet, so that its senders need not send it again, and closes the engine. */

@@ -45,7 +45,10 @@ export function deadLetter(ctx: Context, queue: Queue, doomed: Doomed): void {
     batch,
     offset: index,
     count: 1,
-    target: queue.subscription === '' ? { client: queue.session.name } : { client: queue.session.name, channel: queue.subscription },
+    target:
+      queue.subscription === ''
+        ? { client: queue.session.name }
+        : { client: queue.session.name, channel: queue.subscription },
     reason: 'rejected',
     final: true,
     attempts,
@@ -58,7 +61,9 @@ async function dropOldest(ctx: Context, target: string): Promise<void> {
   const [oldest] = await ctx.engine.read(target, 0, 1, 1);
   if (oldest === undefined) return;
   ctx.engine.ack(target, oldest.handle, 1);
-  ctx.logger.warn(`the oldest dead letter of "${target.slice(2)}" was dropped: limits.deadLetters is ${String(ctx.limits.deadLetters)}`);
+  ctx.logger.warn(
+    `the oldest dead letter of "${target.slice(2)}" was dropped: limits.deadLetters is ${String(ctx.limits.deadLetters)}`,
+  );
 }
 
 /** The dead letters of a name, oldest first. */
@@ -86,6 +91,7 @@ function parseNote(note: string | undefined): DeadNote {
 export async function findDeadLetter(ctx: Context, name: string, id: string): Promise<DeadBatch> {
   const handle = Number(id);
   const [run] = Number.isSafeInteger(handle) ? await ctx.engine.read(queueIds.deadLetters(name), handle, 1, 1) : [];
-  if (run?.handle !== handle) throw new BroadcastError('not-found', `"${name}" has no dead letter ${id}; list them to see their ids`);
+  if (run?.handle !== handle)
+    throw new BroadcastError('not-found', `"${name}" has no dead letter ${id}; list them to see their ids`);
   return { id, batch: run.batch, ...parseNote(run.note) };
 }

@@ -24,7 +24,13 @@ const FETCH_BYTES = 1024 * 1024;
 /** A lane that holds this many windows in memory beyond the window itself holds too much. */
 const HELD_WINDOWS = 4;
 
-export function newDelivery(entry: Entry, queues: readonly Queue[], offset: number, count: number, handle: number): Delivery {
+export function newDelivery(
+  entry: Entry,
+  queues: readonly Queue[],
+  offset: number,
+  count: number,
+  handle: number,
+): Delivery {
   return {
     entry,
     queues,
@@ -70,12 +76,17 @@ function taker(ctx: Context, queue: Queue): { instance: Instance; handler: Handl
   let best: { instance: Instance; handler: Handler; room: number } | undefined;
   for (const instance of queue.session.instances.values()) {
     const candidate = ready(ctx, instance, queue.subscription);
-    if (candidate !== undefined && (best === undefined || candidate.handler.messages < best.handler.messages)) best = candidate;
+    if (candidate !== undefined && (best === undefined || candidate.handler.messages < best.handler.messages))
+      best = candidate;
   }
   return best;
 }
 
-function ready(ctx: Context, instance: Instance, subscription: string): { instance: Instance; handler: Handler; room: number } | undefined {
+function ready(
+  ctx: Context,
+  instance: Instance,
+  subscription: string,
+): { instance: Instance; handler: Handler; room: number } | undefined {
   if (instance.outlet === undefined) return undefined;
   const handler = instance.handlers.get(subscription);
   if (handler === undefined) return undefined;
@@ -147,7 +158,8 @@ export function enqueueLive(ctx: Context, queue: Queue, delivery: Delivery): voi
   queue.liveMessages += delivery.count;
   queue.liveBytes += bytesOf(delivery.entry.batch, delivery.offset, delivery.count);
   const { windowMessages, windowBytes } = ctx.limits;
-  if (queue.liveMessages > HELD_WINDOWS * windowMessages || queue.liveBytes > HELD_WINDOWS * windowBytes) storeQueues(ctx, [queue]);
+  if (queue.liveMessages > HELD_WINDOWS * windowMessages || queue.liveBytes > HELD_WINDOWS * windowBytes)
+    storeQueues(ctx, [queue]);
 }
 
 /** Sends a delivery to an instance. */
@@ -274,7 +286,11 @@ function notInFlight(queue: Queue, run: StoredRun): { offset: number; count: num
   return parts;
 }
 
-function subtract(part: { offset: number; count: number }, offset: number, count: number): { offset: number; count: number }[] {
+function subtract(
+  part: { offset: number; count: number },
+  offset: number,
+  count: number,
+): { offset: number; count: number }[] {
   const end = part.offset + part.count;
   const rest = [
     { offset: part.offset, count: Math.min(end, offset) - part.offset },
@@ -333,7 +349,9 @@ function drop(ctx: Context, queue: Queue, delivery: Delivery): void {
 
 /** Who a queue's messages are for, in a notice. */
 export function targetOf(queue: Queue): { client?: string; channel?: string } {
-  return queue.subscription === SELF ? { client: queue.session.name } : { client: queue.session.name, channel: queue.subscription };
+  return queue.subscription === SELF
+    ? { client: queue.session.name }
+    : { client: queue.session.name, channel: queue.subscription };
 }
 
 // ---- acknowledgements ------------------------------------------------------------------------------------------------
@@ -424,7 +442,11 @@ function markDone(delivery: Delivery, start: number, count: number): void {
 }
 
 function forgetDone(instance: Instance): void {
-  for (let head = instance.inflight.peek(); head !== undefined && head.done === head.count; head = instance.inflight.peek()) {
+  for (
+    let head = instance.inflight.peek();
+    head !== undefined && head.done === head.count;
+    head = instance.inflight.peek()
+  ) {
     instance.inflight.shift();
   }
 }
@@ -448,7 +470,13 @@ function locate(instance: Instance, number: number, subscription: string): Locat
 }
 
 /** An attempt failed and the instance asks for another one: it is recorded before it is made. */
-export function failAttempt(ctx: Context, instance: Instance, number: number, subscription: string, attempt: number): void {
+export function failAttempt(
+  ctx: Context,
+  instance: Instance,
+  number: number,
+  subscription: string,
+  attempt: number,
+): void {
   const { delivery, index, queue } = locate(instance, number, subscription);
   const { outlet } = instance;
   if (delivery.handle === 0) storeEntries(ctx, [delivery.entry]);
@@ -483,7 +511,8 @@ export function rejectDelivery(
   const { entry } = delivery;
   if (kind === 'expired') {
     refuse(delivery, index);
-    if (delivery.handle !== 0) leave(ctx, queue, delivery.handle + index, 1, bytesOf(entry.batch, delivery.offset + index, 1), false);
+    if (delivery.handle !== 0)
+      leave(ctx, queue, delivery.handle + index, 1, bytesOf(entry.batch, delivery.offset + index, 1), false);
     reportFailure(ctx, {
       batch: entry.batch,
       offset: delivery.offset + index,
@@ -581,7 +610,10 @@ export function takeInFlight(instance: Instance): Delivery[] {
 /** The open parts of a stored delivery by handle; without what was refused when it is only asked what is on its way. */
 export function openHandles(delivery: Delivery, onlyBusy = false): { handle: number; count: number }[] {
   const { refused } = delivery;
-  const parts = openParts(delivery).map(part => ({ handle: delivery.handle + part.offset - delivery.offset, count: part.count }));
+  const parts = openParts(delivery).map(part => ({
+    handle: delivery.handle + part.offset - delivery.offset,
+    count: part.count,
+  }));
   if (!onlyBusy || refused === undefined) return parts;
   return parts.flatMap(part => {
     let pieces = [{ offset: part.handle, count: part.count }];

@@ -7,7 +7,8 @@ import type { Delivery, Queue } from './model.js';
 import { reportFailure } from './senders.js';
 import { settleTracked } from './store.js';
 
-export type Expiring = { readonly kind: 'live'; readonly queue: Queue } | { readonly kind: 'stored'; readonly run: ExpiringRun };
+export type Expiring =
+  { readonly kind: 'live'; readonly queue: Queue } | { readonly kind: 'stored'; readonly run: ExpiringRun };
 
 interface Alarm {
   readonly at: number;
@@ -63,7 +64,14 @@ export function armExpiry(ctx: Context, at: number, what: Expiring): void {
   }
   const last = alarms.heap[alarms.heap.length - 1];
   // One alarm serves all live messages of a lane that expire together.
-  if (last !== undefined && last.at === at && what.kind === 'live' && last.what.kind === 'live' && last.what.queue === what.queue) return;
+  if (
+    last !== undefined &&
+    last.at === at &&
+    what.kind === 'live' &&
+    last.what.kind === 'live' &&
+    last.what.queue === what.queue
+  )
+    return;
   alarms.push({ at, what });
   arm(ctx, alarms);
 }
@@ -126,11 +134,15 @@ async function expireStored(ctx: Context, run: ExpiringRun): Promise<void> {
 
 function expireWaiting(ctx: Context, queue: Queue, stored: StoredRun): void {
   for (const delivery of queue.inflight) {
-    if (delivery.handle < stored.handle + stored.batch.count && delivery.handle + delivery.count > stored.handle) return;
+    if (delivery.handle < stored.handle + stored.batch.count && delivery.handle + delivery.count > stored.handle)
+      return;
   }
   for (let i = 0; i < queue.fetched.size; i++) {
     // It has been read for its turn already: there it is found to be expired.
-    if (queue.fetched.at(i).handle <= stored.handle && queue.fetched.at(i).handle + queue.fetched.at(i).count > stored.handle) {
+    if (
+      queue.fetched.at(i).handle <= stored.handle &&
+      queue.fetched.at(i).handle + queue.fetched.at(i).count > stored.handle
+    ) {
       pump(ctx, queue);
       return;
     }

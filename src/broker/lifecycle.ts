@@ -14,8 +14,24 @@ import { queueIds, type Context } from './context.js';
 import { deadLetter } from './dead-letters.js';
 import { charge, openHandles, pump, pumpInstance, rewind, takeInFlight } from './delivery.js';
 import { Instance, SELF, type Delivery, type Entry, type Queue, type Session, type Suspect } from './model.js';
-import { PeerFault, type DetachReason, type FailureMessage, type HandlerDeclaration, type InstanceHello, type Outlet, type Range } from './ports.js';
-import { addSubscriber, declare, removeSubscriber, rerouteInstance, saveSession, sessionOf, sessionQueue } from './registry.js';
+import {
+  PeerFault,
+  type DetachReason,
+  type FailureMessage,
+  type HandlerDeclaration,
+  type InstanceHello,
+  type Outlet,
+  type Range,
+} from './ports.js';
+import {
+  addSubscriber,
+  declare,
+  removeSubscriber,
+  rerouteInstance,
+  saveSession,
+  sessionOf,
+  sessionQueue,
+} from './registry.js';
 import { announce, raiseFloor, repeatOutcomes, reportFailure, senderOf } from './senders.js';
 import { finish, outcomeKey, settleTracked, shrink, storeEntries, storeQueues } from './store.js';
 
@@ -82,7 +98,10 @@ async function sendNotices(ctx: Context, instance: Instance): Promise<void> {
     if (runs.length === 0) break;
     for (const run of runs) {
       from = run.handle + run.batch.count;
-      const kept = JSON.parse(run.batch.envelope.headers?.['failure'] ?? '{}') as FailureMessage['failure'] & { position: number; instance: string };
+      const kept = JSON.parse(run.batch.envelope.headers?.['failure'] ?? '{}') as FailureMessage['failure'] & {
+        position: number;
+        instance: string;
+      };
       const { position, instance: sender, ...failure } = kept;
       outlet.failure({ failure, position: sender === instance.id ? position : 0, notice: run.handle });
     }
@@ -109,7 +128,13 @@ export function track(ctx: Context, instance: Instance, ranges: readonly Range[]
       const key = outcomeKey(instance.id, position);
       const undelivered = ctx.outcomes.delete(key);
       if (undelivered) ctx.engine.put(key, null);
-      announce(ctx, instance.sender, { first: position, count: 1, status: undelivered ? 'undelivered' : 'delivered', durability: 'none', final: true });
+      announce(ctx, instance.sender, {
+        first: position,
+        count: 1,
+        status: undelivered ? 'undelivered' : 'delivered',
+        durability: 'none',
+        final: true,
+      });
     }
   }
 }
@@ -126,7 +151,8 @@ export function detach(ctx: Context, instance: Instance, outlet: Outlet, reason:
     return;
   }
   retire(ctx, instance, reason === 'died');
-  if (reason === 'finished' && instance.session.instances.size === 0) void endSession(ctx, instance.session, 'session-expired');
+  if (reason === 'finished' && instance.session.instances.size === 0)
+    void endSession(ctx, instance.session, 'session-expired');
 }
 
 /** The instance is not connected any more: what was on its way to it is stored, and waits. */
@@ -148,7 +174,8 @@ function lose(ctx: Context, instance: Instance): void {
   storeQueues(ctx, lanes);
   for (const delivery of deliveries.reverse()) takeBack(ctx, instance, delivery);
   if (session.handled !== undefined) noteHandled(session, deliveries);
-  for (const queue of session.queues.values()) if (queue.live.size > 0 && taken(session, queue) === 0) storeQueues(ctx, [queue]);
+  for (const queue of session.queues.values())
+    if (queue.live.size > 0 && taken(session, queue) === 0) storeQueues(ctx, [queue]);
   rerouteInstance(ctx, instance);
 }
 
@@ -346,11 +373,19 @@ function joinQueue(ctx: Context, lane: Queue): void {
 // ---- subscriptions -----------------------------------------------------------------------------------------------------
 
 /** An instance handles a channel from now on, and its name subscribes to it. Fulfilled when that is durable. */
-export function subscribe(ctx: Context, instance: Instance, channel: string, declaration: HandlerDeclaration): Promise<void> {
+export function subscribe(
+  ctx: Context,
+  instance: Instance,
+  channel: string,
+  declaration: HandlerDeclaration,
+): Promise<void> {
   const { session } = instance;
   const isNew = channel !== SELF && !session.subscriptions.has(channel);
   if (isNew && session.subscriptions.size >= ctx.limits.subscriptions) {
-    throw new BroadcastError('too-many-subscriptions', `"${session.name}" has ${String(ctx.limits.subscriptions)} subscriptions already`);
+    throw new BroadcastError(
+      'too-many-subscriptions',
+      `"${session.name}" has ${String(ctx.limits.subscriptions)} subscriptions already`,
+    );
   }
   const { lane } = declare(instance, channel, declaration);
   if (channel !== SELF) session.subscriptions.set(channel, ctx.engine.time());
@@ -449,7 +484,16 @@ async function emptyQueue(
         session.bytes = Math.max(0, session.bytes - batch.items.length);
       }
       if (batch.envelope.name === 'notice' && id.startsWith('n/')) continue;
-      reportFailure(ctx, { batch, offset: 0, count: batch.count, target, reason, final: true, attempts: run.attempts, stored: true });
+      reportFailure(ctx, {
+        batch,
+        offset: 0,
+        count: batch.count,
+        target,
+        reason,
+        final: true,
+        attempts: run.attempts,
+        stored: true,
+      });
     }
   }
 }
@@ -485,7 +529,8 @@ export function sweep(ctx: Context): void {
       continue;
     }
     for (const [channel, declared] of session.subscriptions) {
-      if ([...session.instances.values()].some(instance => instance.handlers.has(channel))) session.subscriptions.set(channel, now);
+      if ([...session.instances.values()].some(instance => instance.handlers.has(channel)))
+        session.subscriptions.set(channel, now);
       else if (now - declared >= ttl) endSubscription(ctx, session, channel, undefined);
     }
   }

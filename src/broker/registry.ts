@@ -39,7 +39,12 @@ export function declare(instance: Instance, subscription: string, declaration: H
     known.declaration = declaration;
     return known;
   }
-  const lane = new Queue(queueIds.lane(instance.id, instance.session.name, subscription), instance.session, subscription, instance);
+  const lane = new Queue(
+    queueIds.lane(instance.id, instance.session.name, subscription),
+    instance.session,
+    subscription,
+    instance,
+  );
   const handler: Handler = { declaration, messages: 0, bytes: 0, lane };
   instance.handlers.set(subscription, handler);
   return handler;

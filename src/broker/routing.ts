@@ -61,7 +61,8 @@ function checkSame(sender: Sender, batch: Batch): void {
       const j = position - held.first;
       const now = batch.items.subarray((offsets[i] as number) + 5, offsets[i + 1]);
       const before = held.items.subarray((heldOffsets[j] as number) + 5, heldOffsets[j + 1]);
-      if (!now.equals(before)) throw new PeerFault('position-conflict', `position ${String(position)} came with two contents`);
+      if (!now.equals(before))
+        throw new PeerFault('position-conflict', `position ${String(position)} came with two contents`);
     }
   }
 }
@@ -163,13 +164,14 @@ function addClient(ctx: Context, name: string, persistent: boolean, found: Recip
   found.away.push({ queue, reason: awayReason(session) });
 }
 
-
 function addEveryone(ctx: Context, from: Instance, found: Recipients): void {
   for (const instance of ctx.instances.values()) {
     if (instance.outlet === undefined || instance === from) continue;
     const lane = instance.handlers.get(SELF)?.lane;
     if (lane !== undefined) addLane(found, instance, lane);
-    else if (![...instance.session.instances.values()].some(other => other.outlet !== undefined && other.handlers.has(SELF))) {
+    else if (
+      ![...instance.session.instances.values()].some(other => other.outlet !== undefined && other.handlers.has(SELF))
+    ) {
       const queue = sessionQueue(instance.session, SELF);
       if (!found.away.some(away => away.queue === queue)) found.away.push({ queue, reason: 'no-handler' });
     }
@@ -240,7 +242,9 @@ function isLive(lane: Queue): boolean {
 }
 
 function offerLanes(ctx: Context, entry: Entry, instance: Instance, lanes: Queue[], away: AwayQueue[]): void {
-  const together = lanes.length > 1 && lanes.every(lane => isLive(lane) && lane.live.size === 0 && hasRoom(ctx, instance, lane, entry.batch.count));
+  const together =
+    lanes.length > 1 &&
+    lanes.every(lane => isLive(lane) && lane.live.size === 0 && hasRoom(ctx, instance, lane, entry.batch.count));
   if (together) {
     entry.recipients++;
     entry.whole++;
@@ -273,7 +277,12 @@ function deliverLive(ctx: Context, entry: Entry, queues: readonly Queue[]): void
   const owner = lane.owner;
   const handler = owner?.handlers.get(lane.subscription);
   if (entry.expiresAt !== 0) armExpiry(ctx, entry.expiresAt, { kind: 'live', queue: lane });
-  if (owner !== undefined && handler !== undefined && lane.live.size === 0 && (queues.length > 1 || allowance(ctx, owner, handler) >= batch.count)) {
+  if (
+    owner !== undefined &&
+    handler !== undefined &&
+    lane.live.size === 0 &&
+    (queues.length > 1 || allowance(ctx, owner, handler) >= batch.count)
+  ) {
     send(ctx, owner, delivery);
     return;
   }
@@ -304,7 +313,8 @@ function keepFor(ctx: Context, entry: Entry, queue: Queue, reason: FailureReason
   const { batch } = entry;
   const { limits } = ctx;
   const { session } = queue;
-  const target = queue.subscription === SELF ? { client: session.name } : { client: session.name, channel: queue.subscription };
+  const target =
+    queue.subscription === SELF ? { client: session.name } : { client: session.name, channel: queue.subscription };
   if (session.messages + batch.count > limits.queueMessages || session.bytes + batch.items.length > limits.queueBytes) {
     refuseTarget(ctx, entry, target, 'queue-full');
     return;
@@ -313,7 +323,16 @@ function keepFor(ctx: Context, entry: Entry, queue: Queue, reason: FailureReason
   entry.whole++;
   away.push({ queue: queue.id, target: queue });
   if (reason !== undefined) {
-    reportFailure(ctx, { batch, offset: 0, count: batch.count, target, reason, final: false, attempts: 0, stored: false });
+    reportFailure(ctx, {
+      batch,
+      offset: 0,
+      count: batch.count,
+      target,
+      reason,
+      final: false,
+      attempts: 0,
+      stored: false,
+    });
   }
 }
 
@@ -334,10 +353,24 @@ function keepBacklog(ctx: Context, entry: Entry, channel: string, away: AwayQueu
   entry.recipients++;
   entry.whole++;
   away.push({ queue: id, target: undefined });
-  reportFailure(ctx, { batch, offset: 0, count: batch.count, target: { channel }, reason: 'no-subscribers', final: false, attempts: 0, stored: false });
+  reportFailure(ctx, {
+    batch,
+    offset: 0,
+    count: batch.count,
+    target: { channel },
+    reason: 'no-subscribers',
+    final: false,
+    attempts: 0,
+    stored: false,
+  });
 }
 
-function refuseTarget(ctx: Context, entry: Entry, target: { client?: string; channel?: string }, reason: FailureReason): void {
+function refuseTarget(
+  ctx: Context,
+  entry: Entry,
+  target: { client?: string; channel?: string },
+  reason: FailureReason,
+): void {
   const { batch } = entry;
   reportFailure(ctx, { batch, offset: 0, count: batch.count, target, reason, final: true, attempts: 0, stored: false });
 }
@@ -351,7 +384,9 @@ function storeAway(ctx: Context, entry: Entry, away: readonly AwayQueue[]): void
         armExpiry(ctx, entry.expiresAt, { kind: 'stored', run });
       }
     }
-    for (const { target } of away) if (target?.owner?.outlet !== undefined || target?.owner === undefined) if (target !== undefined) pump(ctx, target);
+    for (const { target } of away)
+      if (target?.owner?.outlet !== undefined || target?.owner === undefined)
+        if (target !== undefined) pump(ctx, target);
     return;
   }
   for (const { queue, target } of away) {
@@ -369,7 +404,8 @@ function routeTransient(ctx: Context, from: Instance, batch: Batch): void {
   from.sender.unsettledBytes += batch.items.length;
   const found = recipientsOf(ctx, from, batch);
   let routed = 0;
-  const fail = (target: { client?: string; channel?: string }, reason: FailureReason): void => refuseTarget(ctx, entry, target, reason);
+  const fail = (target: { client?: string; channel?: string }, reason: FailureReason): void =>
+    refuseTarget(ctx, entry, target, reason);
   for (const [instance, lanes] of found.lanes) {
     const lane = lanes[0] as Queue;
     if (instance.outlet === undefined) fail(targetName(lane), 'offline');
@@ -392,7 +428,9 @@ function routeTransient(ctx: Context, from: Instance, batch: Batch): void {
 }
 
 function targetName(queue: Queue): { client?: string; channel?: string } {
-  return queue.subscription === SELF ? { client: queue.session.name } : { client: queue.session.name, channel: queue.subscription };
+  return queue.subscription === SELF
+    ? { client: queue.session.name }
+    : { client: queue.session.name, channel: queue.subscription };
 }
 
 function lightest(session: Session): Instance | undefined {

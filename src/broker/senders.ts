@@ -123,7 +123,8 @@ export function flushSender(sender: Sender): void {
 function keepOutcome(sender: Sender, outcome: Outcome): void {
   const { outcomes } = sender;
   const last = outcomes[outcomes.length - 1];
-  if (last !== undefined && continues(last, outcome)) outcomes[outcomes.length - 1] = { ...last, count: last.count + outcome.count };
+  if (last !== undefined && continues(last, outcome))
+    outcomes[outcomes.length - 1] = { ...last, count: last.count + outcome.count };
   else outcomes.push(outcome);
 }
 
@@ -192,8 +193,11 @@ function mergeFailure(sender: Sender, message: FailureMessage): boolean {
   const { failure: b } = message;
   const neighbours = last.position + (a.count ?? 1) === message.position;
   const alike =
-    a.reason === b.reason && a.final === b.final && a.attempts === b.attempts &&
-    a.target.client === b.target.client && a.target.channel === b.target.channel;
+    a.reason === b.reason &&
+    a.final === b.final &&
+    a.attempts === b.attempts &&
+    a.target.client === b.target.client &&
+    a.target.channel === b.target.channel;
   if (!neighbours || !alike) return false;
   a.count = (a.count ?? 1) + (b.count ?? 1);
   return true;

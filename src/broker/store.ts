@@ -33,14 +33,19 @@ const HELD_TOO_LONG = 50;
  * Appends these entries and every earlier unsettled one of their senders; `away` adds queues to one of them.
  * False when the store is full or has failed: then nothing was stored.
  */
-export function storeEntries(ctx: Context, entries: Iterable<Entry>, away?: { entry: Entry; queues: readonly AwayQueue[] }): boolean {
+export function storeEntries(
+  ctx: Context,
+  entries: Iterable<Entry>,
+  away?: { entry: Entry; queues: readonly AwayQueue[] },
+): boolean {
   const wanted = withPredecessors(entries);
   if (wanted.length === 0) return true;
   const appended: Entry[] = [];
   const batches: AppendBatch[] = [];
   for (const entry of wanted) {
     const queues = queuesOf(entry);
-    if (entry === away?.entry) for (const { queue } of away.queues) queues.push({ queue, offset: 0, count: entry.batch.count });
+    if (entry === away?.entry)
+      for (const { queue } of away.queues) queues.push({ queue, offset: 0, count: entry.batch.count });
     if (queues.length === 0) continue; // only for addresses, which are never queued
     appended.push(entry);
     batches.push({ batch: entry.batch, expiresAt: entry.expiresAt, queues });
@@ -53,7 +58,9 @@ export function storeEntries(ctx: Context, entries: Iterable<Entry>, away?: { en
     if (!(error instanceof BroadcastError)) throw error;
     return false;
   }
-  appended.forEach((entry, i) => noteStored(ctx, entry, handles[i] as number, entry === away?.entry ? away.queues.length : 0));
+  appended.forEach((entry, i) =>
+    noteStored(ctx, entry, handles[i] as number, entry === away?.entry ? away.queues.length : 0),
+  );
   if (away !== undefined) for (const { target } of away.queues) if (target !== undefined) noteAway(target, away.entry);
   scheduleCommit(ctx);
   return true;
@@ -108,7 +115,11 @@ function noteStored(ctx: Context, entry: Entry, handle: number, away: number): v
     delivery.handle = handle + delivery.offset;
     for (const queue of delivery.queues) {
       queue.unstored--;
-      grow(queue, batch.count === delivery.count ? batch.count : delivery.count - delivery.done, bytesOf(batch, delivery.offset, delivery.count));
+      grow(
+        queue,
+        batch.count === delivery.count ? batch.count : delivery.count - delivery.done,
+        bytesOf(batch, delivery.offset, delivery.count),
+      );
     }
   }
   if (sender !== undefined && !sender.stored) sender.stored = true;
@@ -177,7 +188,11 @@ function settleStored(ctx: Context, group: readonly Entry[]): void {
       if (entry.whole > 0) settle(ctx, entry, 0, batch.count, 'stored', false);
       continue;
     }
-    forRuns(batch.count, i => (left[i] as number) > 0, (offset, count) => settle(ctx, entry, offset, count, 'stored', false));
+    forRuns(
+      batch.count,
+      i => (left[i] as number) > 0,
+      (offset, count) => settle(ctx, entry, offset, count, 'stored', false),
+    );
   }
   if (ctx.uncommittedBytes <= MAX_UNCOMMITTED / 2 && ctx.paused.size > 0) {
     for (const instance of ctx.paused) instance.outlet?.pauseReading(false);
@@ -191,7 +206,11 @@ export function isCongested(ctx: Context): boolean {
 }
 
 /** Calls `visit` for each run of indexes below `count` that `test` accepts. */
-export function forRuns(count: number, test: (index: number) => boolean, visit: (offset: number, count: number) => void): void {
+export function forRuns(
+  count: number,
+  test: (index: number) => boolean,
+  visit: (offset: number, count: number) => void,
+): void {
   for (let i = 0; i < count; i++) {
     if (!test(i)) continue;
     const start = i;

@@ -1,6 +1,14 @@
 /** The command line's options, made from the one table of options, with the environment behind them. */
 import { Option, type Command } from 'commander';
-import { buildBroadcastConfig, LIMITS, OPTIONS, type ClientConfig, type Limits, type OptionRow, type ServerConfig } from '../config.js';
+import {
+  buildBroadcastConfig,
+  LIMITS,
+  OPTIONS,
+  type ClientConfig,
+  type Limits,
+  type OptionRow,
+  type ServerConfig,
+} from '../config.js';
 import { EXIT } from './exit-codes.js';
 import { CliError } from './output.js';
 
@@ -8,7 +16,10 @@ function add(command: Command, row: OptionRow): void {
   if (row.flag === undefined) return;
   const unit = row.unit === '' ? '' : ` [${row.unit}]`;
   const standard = row.default === undefined ? '' : ` (default ${String(row.default)})`;
-  const option = new Option(`${row.flag} <${row.type === 'number' ? 'n' : 'value'}>`, `${row.meaning}${unit}${standard}`);
+  const option = new Option(
+    `${row.flag} <${row.type === 'number' ? 'n' : 'value'}>`,
+    `${row.meaning}${unit}${standard}`,
+  );
   option.attributeName = () => row.name;
   command.addOption(option);
 }
@@ -27,7 +38,8 @@ export function addServerOptions(command: Command): void {
 function parse(row: OptionRow, text: string): string | number {
   if (row.type !== 'number') return text;
   const value = Number(text);
-  if (text.trim() === '' || Number.isNaN(value)) throw new CliError(EXIT.USAGE, 'invalid-option', `${String(row.flag)} takes a number, not ${JSON.stringify(text)}`);
+  if (text.trim() === '' || Number.isNaN(value))
+    throw new CliError(EXIT.USAGE, 'invalid-option', `${String(row.flag)} takes a number, not ${JSON.stringify(text)}`);
   return value;
 }
 
@@ -51,7 +63,7 @@ export function readOptions(given: Record<string, unknown>): ClientConfig & Serv
     delete config['servers'];
   }
   if (Object.keys(limits).length > 0) config['limits'] = limits;
-  return config as ClientConfig & ServerConfig;
+  return config;
 }
 
 /** Only what a client takes. */

@@ -144,7 +144,10 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     checkClientName(this.name, this.#config.limits.nameBytes);
     this.#limits = this.#config.limits;
     this.#identity = { instance: randomBytes(16).toString('hex'), name: this.name };
-    this.#aliasSource = { channel: channel => this.#channelAliases.get(channel), client: client => this.#clientAliases.get(client) };
+    this.#aliasSource = {
+      channel: channel => this.#channelAliases.get(channel),
+      client: client => this.#clientAliases.get(client),
+    };
     this.#connector = new Connector(this.#config, this);
     this.#outbox = this.#newOutbox();
     this.#deliveries = this.#newDeliveries();
@@ -177,7 +180,10 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   // ---- connecting ------------------------------------------------------------------------------------------------------------
 
   connect(options: { signal?: AbortSignal; timeout?: number } = {}): Promise<void> {
-    if (this.#closed !== undefined) return quiet(Promise.reject(new BroadcastError('closed', 'the client is closed; make a new one to connect again')));
+    if (this.#closed !== undefined)
+      return quiet(
+        Promise.reject(new BroadcastError('closed', 'the client is closed; make a new one to connect again')),
+      );
     if (this.#refusal !== undefined) this.#connected = undefined;
     this.#refusal = undefined;
     if (this.#connected === undefined) {
@@ -226,7 +232,8 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     };
     this.#deliveries.renew();
     for (const channel of this.#handlers.keys()) this.#declare(channel);
-    if (this.#outbox.hasTracked) this.#connector.send(frames.encodeRanges(FRAME.TRACK, this.#outbox.trackedPositions()));
+    if (this.#outbox.hasTracked)
+      this.#connector.send(frames.encodeRanges(FRAME.TRACK, this.#outbox.trackedPositions()));
     for (const [request, { encode }] of this.#requests) this.#resend(request, encode);
     this.#outbox.online(welcome.sender, limits.sendWindow, welcome.taken, welcome.known);
     this.#outbox.pump();
@@ -319,7 +326,8 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
         this.#goodbye?.();
         return;
       default:
-        if (type < FIRST_OPTIONAL) throw new BroadcastError('unknown-frame', `${frameName(type)} is not expected from a server here`);
+        if (type < FIRST_OPTIONAL)
+          throw new BroadcastError('unknown-frame', `${frameName(type)} is not expected from a server here`);
     }
   }
 
@@ -390,24 +398,38 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   }
 
   #send(message: BroadcastMessage, options: SendOptions | undefined): LazyReceipt {
-    if (!(message instanceof BroadcastMessage)) throw new BroadcastError('invalid-argument', 'sendMessage takes a BroadcastMessage; make one with BroadcastMessage.createChannelMessage and its like');
-    if (this.#state === 'closing' || this.#state === 'closed') throw new BroadcastError('closed', 'the client is closed');
+    if (!(message instanceof BroadcastMessage))
+      throw new BroadcastError(
+        'invalid-argument',
+        'sendMessage takes a BroadcastMessage; make one with BroadcastMessage.createChannelMessage and its like',
+      );
+    if (this.#state === 'closing' || this.#state === 'closed')
+      throw new BroadcastError('closed', 'the client is closed');
     const { until, signal } = options ?? {};
-    if (until !== undefined && until !== 'safe' && until !== 'delivered') throw new BroadcastError('invalid-argument', `until must be "safe" or "delivered", not ${JSON.stringify(until)}`);
-    if (signal?.aborted === true) throw new BroadcastError('aborted', 'the signal was aborted before the message was sent');
+    if (until !== undefined && until !== 'safe' && until !== 'delivered')
+      throw new BroadcastError('invalid-argument', `until must be "safe" or "delivered", not ${JSON.stringify(until)}`);
+    if (signal?.aborted === true)
+      throw new BroadcastError('aborted', 'the signal was aborted before the message was sent');
     this.#check(message);
     const id = parseId(message.id);
-    if (id === undefined) throw new BroadcastError('invalid-argument', `${JSON.stringify(message.id)} is not the id of a message`);
+    if (id === undefined)
+      throw new BroadcastError('invalid-argument', `${JSON.stringify(message.id)} is not the id of a message`);
     const body = encodeBody(message.data);
     if (body.length > this.#limits.messageBytes) {
-      throw new BroadcastError('message-too-large', `the data has ${String(body.length)} bytes, limits.messageBytes is ${String(this.#limits.messageBytes)}; send less, or raise the limit on both sides`);
+      throw new BroadcastError(
+        'message-too-large',
+        `the data has ${String(body.length)} bytes, limits.messageBytes is ${String(this.#limits.messageBytes)}; send less, or raise the limit on both sides`,
+      );
     }
     const receipt = this.#outbox.add(message, id, body, until === 'delivered');
     if (signal !== undefined) {
       signal.addEventListener(
         'abort',
         () => {
-          const error = new BroadcastError('aborted', 'the signal was aborted; the message may still arrive if it has left');
+          const error = new BroadcastError(
+            'aborted',
+            'the signal was aborted; the message may still arrive if it has left',
+          );
           if (!this.#outbox.withdraw(receipt, error)) receipt.fail(error);
         },
         { once: true },
@@ -419,20 +441,39 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   /** Names, targets and headers; not again for a message that goes where the one before went. */
   #check(message: BroadcastMessage): void {
     const last = this.#lastChecked;
-    if (last !== undefined && last.channel === message.channel && message.channel !== null && message.clients === last.clients && last.name === message.name && message.headers === last.headers) return;
+    if (
+      last !== undefined &&
+      last.channel === message.channel &&
+      message.channel !== null &&
+      message.clients === last.clients &&
+      last.name === message.name &&
+      message.headers === last.headers
+    )
+      return;
     const { nameBytes, headerBytes, targets } = this.#limits;
     for (const channel of message.channels) checkName(channel, 'the channel', nameBytes);
     for (const client of message.clients) checkName(client, 'the client', nameBytes);
     if (message.name !== undefined) checkMessageName(message.name, nameBytes);
     if (message.channels.length + message.clients.length > targets) {
-      throw new BroadcastError('too-many-targets', `the message has ${String(message.channels.length + message.clients.length)} targets, limits.targets is ${String(targets)}`);
+      throw new BroadcastError(
+        'too-many-targets',
+        `the message has ${String(message.channels.length + message.clients.length)} targets, limits.targets is ${String(targets)}`,
+      );
     }
     let size = 0;
     for (const [key, value] of Object.entries(message.headers)) {
-      if (typeof value !== 'string') throw new BroadcastError('invalid-argument', `the header ${JSON.stringify(key)} must be a string, not ${typeof value}`);
+      if (typeof value !== 'string')
+        throw new BroadcastError(
+          'invalid-argument',
+          `the header ${JSON.stringify(key)} must be a string, not ${typeof value}`,
+        );
       size += Buffer.byteLength(key) + Buffer.byteLength(value);
     }
-    if (size > headerBytes) throw new BroadcastError('headers-too-large', `the headers have ${String(size)} bytes, limits.headerBytes is ${String(headerBytes)}`);
+    if (size > headerBytes)
+      throw new BroadcastError(
+        'headers-too-large',
+        `the headers have ${String(size)} bytes, limits.headerBytes is ${String(headerBytes)}`,
+      );
     this.#lastChecked = message;
   }
 
@@ -484,17 +525,23 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   onMessage(...args: unknown[]): Unsubscribe {
     const own = typeof args[0] === 'function';
     const [channel, handler, options] = own ? ['', args[0], args[1]] : args;
-    if (typeof handler !== 'function') throw new BroadcastError('invalid-argument', 'onMessage takes a channel and a handler, or a handler alone');
+    if (typeof handler !== 'function')
+      throw new BroadcastError('invalid-argument', 'onMessage takes a channel and a handler, or a handler alone');
     if (!own) checkName(channel, 'the channel', this.#config.limits.nameBytes);
-    if (this.#state === 'closing' || this.#state === 'closed') throw new BroadcastError('closed', 'the client is closed');
-    return this.#addHandler(channel as string, handler as MessageHandler, checkHandlerOptions((options ?? {}) as HandlerOptions));
+    if (this.#state === 'closing' || this.#state === 'closed')
+      throw new BroadcastError('closed', 'the client is closed');
+    return this.#addHandler(channel as string, handler as MessageHandler, checkHandlerOptions(options ?? {}));
   }
 
   #addHandler(channel: string, handler: MessageHandler, options: HandlerOptions): Unsubscribe {
     const runner = new Runner(
       channel,
       handler,
-      { concurrency: options.concurrency ?? 1, maxAttempts: options.maxAttempts ?? this.#config.maxAttempts, handlerTimeout: options.handlerTimeout },
+      {
+        concurrency: options.concurrency ?? 1,
+        maxAttempts: options.maxAttempts ?? this.#config.maxAttempts,
+        handlerTimeout: options.handlerTimeout,
+      },
       {
         clock: this.#config.clock,
         handlerError: (error, message) => this.#handlerError(channel, error, message),
@@ -507,7 +554,10 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
       this.#handlers.set(channel, declared);
     }
     // A copy, so that messages on their way keep the handlers that they came for.
-    this.#handlers.set(channel, { runners: [...declared.runners, runner], windows: [...declared.windows, options.window] });
+    this.#handlers.set(channel, {
+      runners: [...declared.runners, runner],
+      windows: [...declared.windows, options.window],
+    });
     if (this.#connector.isOnline) this.#declare(channel);
     return () => this.#removeHandler(channel, runner);
   }
@@ -532,12 +582,16 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     if (declared?.runners.includes(runner) !== true) return;
     const index = declared.runners.indexOf(runner);
     if (declared.runners.length > 1) {
-      this.#handlers.set(channel, { runners: declared.runners.filter(other => other !== runner), windows: declared.windows.filter((_, i) => i !== index) });
+      this.#handlers.set(channel, {
+        runners: declared.runners.filter(other => other !== runner),
+        windows: declared.windows.filter((_, i) => i !== index),
+      });
       for (const { work, from, end } of runner.stop()) for (let i = from; i < end; i++) work.end(i, runner);
       return;
     }
     this.#handlers.delete(channel);
-    if (this.#connector.isOnline) this.#ask(request => frames.encodeUnhandle({ request, channel }), true).catch(() => undefined);
+    if (this.#connector.isOnline)
+      this.#ask(request => frames.encodeUnhandle({ request, channel }), true).catch(() => undefined);
     this.#deliveries.giveBack(runner.stop());
   }
 
@@ -574,7 +628,10 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     });
     if (started) await Promise.race([this.#leave(), late]);
     timer?.cancel();
-    const reason = new BroadcastError('closed', 'the client was closed before this was settled; the outcome is unknown');
+    const reason = new BroadcastError(
+      'closed',
+      'the client was closed before this was settled; the outcome is unknown',
+    );
     for (const { runners } of this.#handlers.values()) for (const runner of runners) runner.abort(reason);
     this.#outbox.close(reason);
     for (const { reject } of this.#requests.values()) reject(reason);
@@ -590,8 +647,10 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   async #leave(): Promise<void> {
     const runners = [...this.#handlers.values()].flatMap(declared => declared.runners);
     for (const runner of runners) this.#deliveries.giveBack(runner.stop());
-    while (runners.some(runner => !runner.isWaiting)) await new Promise<void>(resolve => this.#idleWaiters.add(resolve));
-    while (this.#outbox.messages > 0 && this.#refusal === undefined) await new Promise<void>(resolve => this.#settledWaiter(resolve));
+    while (runners.some(runner => !runner.isWaiting))
+      await new Promise<void>(resolve => this.#idleWaiters.add(resolve));
+    while (this.#outbox.messages > 0 && this.#refusal === undefined)
+      await new Promise<void>(resolve => this.#settledWaiter(resolve));
     if (!this.#connector.isOnline) return;
     const acks = this.#deliveries.takeAcks();
     if (acks !== undefined) this.#connector.send(frames.encodeRanges(FRAME.ACK, acks));
@@ -632,7 +691,8 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   }
 
   #emit<E extends keyof ClientEvents>(event: E, ...args: ClientEvents[E]): void {
-    for (const listener of this.#emitter.rawListeners(event)) this.#guard(`a listener of ${event}`, () => listener.call(this, ...args) as unknown);
+    for (const listener of this.#emitter.rawListeners(event))
+      this.#guard(`a listener of ${event}`, () => listener.call(this, ...args) as unknown);
   }
 
   /** Calls back into the application: what it throws is logged and goes no further. */
@@ -654,9 +714,14 @@ function checkMessageName(name: unknown, nameBytes: number): void {
 function checkHandlerOptions(options: HandlerOptions): HandlerOptions {
   const known = ['concurrency', 'window', 'maxAttempts', 'handlerTimeout'];
   for (const [name, value] of Object.entries(options)) {
-    if (!known.includes(name)) throw new BroadcastError('invalid-option', `there is no handler option ${name}; there are ${known.join(', ')}`);
+    if (!known.includes(name))
+      throw new BroadcastError('invalid-option', `there is no handler option ${name}; there are ${known.join(', ')}`);
     if (value === undefined) continue;
-    if (!Number.isInteger(value) || (value as number) < 1 || (name !== 'handlerTimeout' && (value as number) > MAX_HANDLER_NUMBER)) {
+    if (
+      !Number.isInteger(value) ||
+      (value as number) < 1 ||
+      (name !== 'handlerTimeout' && (value as number) > MAX_HANDLER_NUMBER)
+    ) {
       throw new BroadcastError('invalid-option', `${name} must be a whole number from 1, not ${String(value)}`);
     }
   }
@@ -678,7 +743,8 @@ function newLookup(): Lookup {
     client: alias => clients.get(alias),
     sender: alias => senders.get(alias),
     addName: (alias, kind, name) => (kind === frames.ALIAS_KIND.CHANNEL ? channels : clients).set(alias, name),
-    addSender: ({ alias, instance, name, idPrefix }) => senders.set(alias, { identity: { instance, name: name === '' ? undefined : name }, idPrefix }),
+    addSender: ({ alias, instance, name, idPrefix }) =>
+      senders.set(alias, { identity: { instance, name: name === '' ? undefined : name }, idPrefix }),
   };
 }
 
@@ -704,20 +770,36 @@ function release(waiters: Set<() => void>): void {
 }
 
 /** A promise with a time and a signal that end the waiting for it. */
-function limited(promise: Promise<void>, { signal, timeout }: { signal?: AbortSignal; timeout?: number }, clock: ResolvedClientConfig['clock']): Promise<void> {
+function limited(
+  promise: Promise<void>,
+  { signal, timeout }: { signal?: AbortSignal; timeout?: number },
+  clock: ResolvedClientConfig['clock'],
+): Promise<void> {
   if (signal === undefined && timeout === undefined) return promise;
   return new Promise((resolve, reject) => {
-    const aborted = (): void => reject(new BroadcastError('aborted', 'connect was aborted; the client goes on trying until it is closed'));
+    const aborted = (): void =>
+      reject(new BroadcastError('aborted', 'connect was aborted; the client goes on trying until it is closed'));
     if (signal?.aborted === true) {
       aborted();
       return;
     }
     signal?.addEventListener('abort', aborted, { once: true });
-    const timer = timeout === undefined ? undefined : clock.setTimeout(() => reject(new BroadcastError('timeout', `no server within ${String(timeout)} ms; the client goes on trying until it is closed`)), timeout);
+    const timer =
+      timeout === undefined
+        ? undefined
+        : clock.setTimeout(
+            () =>
+              reject(
+                new BroadcastError(
+                  'timeout',
+                  `no server within ${String(timeout)} ms; the client goes on trying until it is closed`,
+                ),
+              ),
+            timeout,
+          );
     promise.then(resolve, reject).finally(() => {
       timer?.cancel();
       signal?.removeEventListener('abort', aborted);
     });
   });
 }
-

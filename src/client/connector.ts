@@ -111,10 +111,18 @@ export class Connector implements ConnectionOwner {
       return;
     }
     const { clock, logger } = this.#config;
-    this.#connection = new FrameConnection(socket, this, { clock, logger, heart: this.#heart, maxFrame: FIRST_MAX_FRAME });
+    this.#connection = new FrameConnection(socket, this, {
+      clock,
+      logger,
+      heart: this.#heart,
+      maxFrame: FIRST_MAX_FRAME,
+    });
     this.#connection.send(encodeHello(this.#host.hello(this.#store)));
     this.#handshake = clock.setTimeout(
-      () => this.#connection?.destroy(new BroadcastError('handshake-timeout', 'the server did not answer the introduction')),
+      () =>
+        this.#connection?.destroy(
+          new BroadcastError('handshake-timeout', 'the server did not answer the introduction'),
+        ),
       Math.min(HANDSHAKE_TIMEOUT, this.#config.deadAfter),
     );
   }
@@ -163,9 +171,17 @@ export class Connector implements ConnectionOwner {
     }
     if (type !== FRAME.WELCOME) throw new BroadcastError('unexpected-frame', `${frameName(type)} came before WELCOME`);
     const welcome = decodeWelcome(new Reader(frame, FRAME_HEADER));
-    if (this.#addresses.length > 1 && this.#store !== '' && welcome.store !== this.#store && this.#storeIndex !== this.#index) {
+    if (
+      this.#addresses.length > 1 &&
+      this.#store !== '' &&
+      welcome.store !== this.#store &&
+      this.#storeIndex !== this.#index
+    ) {
       const address = formatAddress(this.#addresses[this.#index] as Address);
-      throw new BroadcastError('different-store', `the server at ${address} keeps another store than the one before; servers in one list must share theirs`);
+      throw new BroadcastError(
+        'different-store',
+        `the server at ${address} keeps another store than the one before; servers in one list must share theirs`,
+      );
     }
     this.#handshake?.cancel();
     this.#store = welcome.store;

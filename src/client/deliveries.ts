@@ -111,7 +111,14 @@ export class Deliveries {
     }
   }
 
-  #admit(batch: Batch, note: DeliveryFrame | undefined, channel: string, memory: Memory, number: number, shared: Shared | undefined): void {
+  #admit(
+    batch: Batch,
+    note: DeliveryFrame | undefined,
+    channel: string,
+    memory: Memory,
+    number: number,
+    shared: Shared | undefined,
+  ): void {
     const { first, count } = batch;
     if (first > memory.highest) {
       memory.highest = first + count - 1;
@@ -134,7 +141,16 @@ export class Deliveries {
     if (from < count) this.#start(batch, from, count, note, channel, memory, number, shared);
   }
 
-  #start(batch: Batch, from: number, end: number, note: DeliveryFrame | undefined, channel: string, memory: Memory, number: number, shared: Shared | undefined): void {
+  #start(
+    batch: Batch,
+    from: number,
+    end: number,
+    note: DeliveryFrame | undefined,
+    channel: string,
+    memory: Memory,
+    number: number,
+    shared: Shared | undefined,
+  ): void {
     const runners = this.#host.runners(channel) ?? [];
     const intake = new Intake(this, batch, note, channel, memory, number, shared, runners.length, end - from);
     memory.open.add(intake);
@@ -181,7 +197,8 @@ export class Deliveries {
   }
 
   reject(channel: string, at: Numbered, kind: RejectFrame['kind'], attempts: number, reason: string): void {
-    if (at.epoch === this.#epoch && at.number !== 0) this.#host.reject({ delivery: at.number, channel, kind, attempts, reason });
+    if (at.epoch === this.#epoch && at.number !== 0)
+      this.#host.reject({ delivery: at.number, channel, kind, attempts, reason });
   }
 
   /** Messages that were not started go back to the server, uncharged. */
@@ -235,7 +252,17 @@ export class Intake implements Work {
   #rejected: Set<number> | undefined;
   #decoded: Map<number, BroadcastMessage> | undefined;
 
-  constructor(owner: Deliveries, batch: Batch, note: DeliveryFrame | undefined, channel: string, memory: Memory, number: number, shared: Shared | undefined, runners: number, open: number) {
+  constructor(
+    owner: Deliveries,
+    batch: Batch,
+    note: DeliveryFrame | undefined,
+    channel: string,
+    memory: Memory,
+    number: number,
+    shared: Shared | undefined,
+    runners: number,
+    open: number,
+  ) {
     this.#owner = owner;
     this.#batch = batch;
     this.#note = note;
@@ -255,11 +282,15 @@ export class Intake implements Work {
 
   isOpen(position: number): boolean {
     const index = position - this.#batch.first;
-    return index >= 0 && index < this.#batch.count && this.#ended?.has(index) !== true && !this.#memory.handled.has(position);
+    return (
+      index >= 0 && index < this.#batch.count && this.#ended?.has(index) !== true && !this.#memory.handled.has(position)
+    );
   }
 
   numberOf(index: number): Numbered {
-    return this.#renumbered?.get(index) ?? { epoch: this.#epoch, number: this.#number === 0 ? 0 : this.#number + index };
+    return (
+      this.#renumbered?.get(index) ?? { epoch: this.#epoch, number: this.#number === 0 ? 0 : this.#number + index }
+    );
   }
 
   /** The message has come again under another number while it is here. */

@@ -113,7 +113,12 @@ export class Runner {
   #stopped = false;
   readonly #timers = new Set<Timer>();
 
-  constructor(channel: string, handler: MessageHandler, options: { concurrency: number; maxAttempts: number; handlerTimeout: number | undefined }, host: RunnerHost) {
+  constructor(
+    channel: string,
+    handler: MessageHandler,
+    options: { concurrency: number; maxAttempts: number; handlerTimeout: number | undefined },
+    host: RunnerHost,
+  ) {
     this.channel = channel;
     this.handler = handler;
     this.concurrency = options.concurrency;
@@ -175,7 +180,14 @@ export class Runner {
     this.#await(work, index, message, attempt, info, result);
   }
 
-  #await(work: Work, index: number, message: BroadcastMessage, attempt: number, info: Info, result: PromiseLike<unknown>): void {
+  #await(
+    work: Work,
+    index: number,
+    message: BroadcastMessage,
+    attempt: number,
+    info: Info,
+    result: PromiseLike<unknown>,
+  ): void {
     let over = false;
     let timer: Timer | undefined;
     this.#infos.add(info);

@@ -257,7 +257,8 @@ export class Outbox {
   }
 
   #asBatch(batch: OutBatch, now: number): Batch {
-    const envelope = now > 0 ? { ...batch.envelope, ttl: Math.max(1, Math.ceil(batch.expiresAt - now)) } : batch.envelope;
+    const envelope =
+      now > 0 ? { ...batch.envelope, ttl: Math.max(1, Math.ceil(batch.expiresAt - now)) } : batch.envelope;
     return {
       sender: this.#host.identity,
       envelope,
@@ -356,7 +357,11 @@ export class Outbox {
   }
 
   #dropSettled(): void {
-    for (let head = this.#batches.peek(); head !== undefined && head.prefix === head.count && head.sealed; head = this.#batches.peek()) {
+    for (
+      let head = this.#batches.peek();
+      head !== undefined && head.prefix === head.count && head.sealed;
+      head = this.#batches.peek()
+    ) {
       this.#batches.shift();
       this.#bytes -= head.size;
       if (this.#sent > 0) {
@@ -385,10 +390,13 @@ export class Outbox {
 
   #armExpiry(ms: number): void {
     if (this.#expiry !== undefined) return;
-    this.#expiry = this.#host.clock.setTimeout(() => {
-      this.#expiry = undefined;
-      this.#expireDue();
-    }, Math.max(1, ms));
+    this.#expiry = this.#host.clock.setTimeout(
+      () => {
+        this.#expiry = undefined;
+        this.#expireDue();
+      },
+      Math.max(1, ms),
+    );
   }
 
   #expireDue(): void {
@@ -446,7 +454,14 @@ export class Outbox {
   }
 }
 
-function fits(batch: OutBatch, message: BroadcastMessage, id: MessageId, bytes: number, tracked: boolean, now: number): boolean {
+function fits(
+  batch: OutBatch,
+  message: BroadcastMessage,
+  id: MessageId,
+  bytes: number,
+  tracked: boolean,
+  now: number,
+): boolean {
   const first = batch.message;
   return (
     batch.count < BATCH_MESSAGES &&

@@ -156,7 +156,12 @@ export interface Engine {
    * moved away before the call never comes back from it. Damaged messages are left out, once reported by `host.warn`,
    * and leave their queues.
    */
-  read(queue: string, from: number, maxMessages: number, maxBytes: number): readonly StoredRun[] | Promise<readonly StoredRun[]>;
+  read(
+    queue: string,
+    from: number,
+    maxMessages: number,
+    maxBytes: number,
+  ): readonly StoredRun[] | Promise<readonly StoredRun[]>;
 
   /** The messages with these handles leave the queue; handles that are not in it are passed over. Needs no commit: a lost one costs a redelivery. */
   ack(queue: string, handle: number, count: number): void;
@@ -198,7 +203,23 @@ export interface Engine {
   close(): Promise<void>;
 }
 
-const METHODS = ['open', 'append', 'read', 'ack', 'move', 'attempt', 'drop', 'put', 'floor', 'commit', 'usage', 'queues', 'totals', 'time', 'close'] as const;
+const METHODS = [
+  'open',
+  'append',
+  'read',
+  'ack',
+  'move',
+  'attempt',
+  'drop',
+  'put',
+  'floor',
+  'commit',
+  'usage',
+  'queues',
+  'totals',
+  'time',
+  'close',
+] as const;
 
 /** True for an object with the shape of an {@link Engine}. */
 export function isEngine(value: unknown): value is Engine {

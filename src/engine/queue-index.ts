@@ -85,7 +85,9 @@ export class QueueIndex<T> {
     for (let i = this.find(handle); i < this.#runs.length; i++) {
       const run = this.#runs[i] as IndexRun<T>;
       const skip = Math.max(0, handle - run.handle);
-      yield skip === 0 ? run : { ...run, handle: run.handle + skip, offset: run.offset + skip, count: run.count - skip };
+      yield skip === 0
+        ? run
+        : { ...run, handle: run.handle + skip, offset: run.offset + skip, count: run.count - skip };
     }
   }
 

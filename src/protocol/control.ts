@@ -84,7 +84,6 @@ export function decodeError(reader: Reader): ErrorFrame {
  * text may end on a terminal.
  */
 export function errorFromPeer({ code, retryable, text }: ErrorFrame): BroadcastError {
-  // eslint-disable-next-line no-control-regex
   const clean = text.replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ');
   if (isErrorCode(code)) return new BroadcastError(code, clean);
   const error = new BroadcastError('protocol-error', `${show(code)}: ${clean}`);

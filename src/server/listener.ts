@@ -82,7 +82,11 @@ export class Listener {
 function listenError(error: NodeJS.ErrnoException, address: Address): BroadcastError {
   const text = formatAddress(address);
   if (error.code === 'EADDRINUSE') {
-    return new BroadcastError('address-in-use', `${text} is in use by another process; stop it or choose another port`, { cause: error });
+    return new BroadcastError(
+      'address-in-use',
+      `${text} is in use by another process; stop it or choose another port`,
+      { cause: error },
+    );
   }
   return new BroadcastError('address-unavailable', `cannot listen at ${text}: ${error.message}`, { cause: error });
 }
@@ -91,10 +95,13 @@ function listenError(error: NodeJS.ErrnoException, address: Address): BroadcastE
 async function removeStale(path: string): Promise<void> {
   try {
     const stat = await lstat(path);
-    if (!stat.isSocket()) throw new BroadcastError('address-in-use', `${path} exists and is not a socket; choose another path`);
+    if (!stat.isSocket())
+      throw new BroadcastError('address-in-use', `${path} exists and is not a socket; choose another path`);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
-    throw error instanceof BroadcastError ? error : new BroadcastError('address-unavailable', `cannot listen at ${path}: ${(error as Error).message}`);
+    throw error instanceof BroadcastError
+      ? error
+      : new BroadcastError('address-unavailable', `cannot listen at ${path}: ${(error as Error).message}`);
   }
   const alive = await new Promise<boolean>(resolve => {
     const socket = connect({ path });

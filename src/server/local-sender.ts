@@ -43,7 +43,11 @@ export class LocalSender implements Outlet {
       const tracked = options.until === 'delivered';
       const batch = this.#batchOf(message, tracked);
       this.#waiting.set(batch.first, { receipt, tracked });
-      options.signal?.addEventListener('abort', () => receipt.fail(new BroadcastError('aborted', 'the waiting for the receipt was aborted')), { once: true });
+      options.signal?.addEventListener(
+        'abort',
+        () => receipt.fail(new BroadcastError('aborted', 'the waiting for the receipt was aborted')),
+        { once: true },
+      );
       this.#broker.publish(this.#instance, batch);
     } catch (error) {
       if (!(error instanceof BroadcastError)) throw error;
@@ -61,7 +65,10 @@ export class LocalSender implements Outlet {
     if (id === undefined) throw new BroadcastError('invalid-argument', `${message.id} is not the id of a message`);
     const body = encodeBody(message.data);
     if (body.length > this.#limits.messageBytes) {
-      throw new BroadcastError('message-too-large', `the data has ${String(body.length)} bytes; limits.messageBytes is ${String(this.#limits.messageBytes)}`);
+      throw new BroadcastError(
+        'message-too-large',
+        `the data has ${String(body.length)} bytes; limits.messageBytes is ${String(this.#limits.messageBytes)}`,
+      );
     }
     const items = Buffer.allocUnsafe(5 + body.length);
     items.writeUInt32LE(1 + body.length, 0);
@@ -98,7 +105,8 @@ export class LocalSender implements Outlet {
 
   /** What is not settled is rejected: the server has stopped. */
   close(): void {
-    for (const { receipt } of this.#waiting.values()) receipt.fail(new BroadcastError('closed', 'the server has stopped; the outcome is unknown'));
+    for (const { receipt } of this.#waiting.values())
+      receipt.fail(new BroadcastError('closed', 'the server has stopped; the outcome is unknown'));
     this.#waiting.clear();
   }
 

@@ -8,7 +8,14 @@
 import type { Socket } from 'node:net';
 import type { Batch } from '../batch.js';
 import type { Instance } from '../broker/model.js';
-import { PeerFault, type DeliveryNote, type DetachReason, type FailureMessage, type Outcome, type Outlet } from '../broker/ports.js';
+import {
+  PeerFault,
+  type DeliveryNote,
+  type DetachReason,
+  type FailureMessage,
+  type Outcome,
+  type Outlet,
+} from '../broker/ports.js';
 import type { Timer } from '../clock.js';
 import { BroadcastError, isErrorCode, type ErrorCode } from '../errors.js';
 import { checkClientName } from '../names.js';
@@ -46,9 +53,15 @@ export class Peer implements ConnectionOwner, Outlet {
     const { clock, limits, logger } = hub.config;
     this.address = addressOf(socket);
     this.#local = isLocal(socket);
-    this.#connection = new FrameConnection(socket, this, { clock, logger, heart: hub.heart, maxFrame: limits.handshakeBytes });
+    this.#connection = new FrameConnection(socket, this, {
+      clock,
+      logger,
+      heart: hub.heart,
+      maxFrame: limits.handshakeBytes,
+    });
     this.#handshake = clock.setTimeout(
-      () => this.end('handshake-timeout', `no introduction within ${String(limits.handshakeMs)} ms (limits.handshakeMs)`),
+      () =>
+        this.end('handshake-timeout', `no introduction within ${String(limits.handshakeMs)} ms (limits.handshakeMs)`),
       limits.handshakeMs,
     );
     hub.peers.add(this);
@@ -104,7 +117,8 @@ export class Peer implements ConnectionOwner, Outlet {
     const current = instance.outlet === this;
     this.#hub.broker.detach(instance, this, this.#leaving);
     this.#hub.left(this, error?.code ?? this.#leaving);
-    if (current && this.#leaving === 'lost' && this.#pid > 0 && !this.#hub.stopping) this.#hub.suspect(instance.id, this.#pid);
+    if (current && this.#leaving === 'lost' && this.#pid > 0 && !this.#hub.stopping)
+      this.#hub.suspect(instance.id, this.#pid);
   }
 
   onDrain(): void {
@@ -122,12 +136,16 @@ export class Peer implements ConnectionOwner, Outlet {
     const { limits } = config;
     checkClientName(hello.name, limits.nameBytes);
     for (const key of hello.extensions.keys()) {
-      if (key.startsWith('!')) throw new PeerFault('unsupported-feature', `the feature ${JSON.stringify(key.slice(1))} is not available here`);
+      if (key.startsWith('!'))
+        throw new PeerFault('unsupported-feature', `the feature ${JSON.stringify(key.slice(1))} is not available here`);
     }
     if (this.#hub.stopping) throw new PeerFault('shutting-down', 'the server is stopping');
     this.#handshake?.cancel();
     const process = hello.host !== '' ? `${hello.host}#${String(hello.pid)}` : '';
-    const instance = broker.attach({ name: hello.name, generated: hello.generated, instance: hello.instance, floor: hello.floor, process }, this);
+    const instance = broker.attach(
+      { name: hello.name, generated: hello.generated, instance: hello.instance, floor: hello.floor, process },
+      this,
+    );
     this.#instance = instance;
     if (hello.host !== '' && hello.host === machineIdentity()) this.#pid = hello.pid;
     this.#alias = aliases.addSender(instance.sender, hello.idPrefix);
@@ -189,7 +207,8 @@ export class Peer implements ConnectionOwner, Outlet {
 
   onSubscribe(reader: Reader, _frame: Buffer, instance: Instance): void {
     const { request, channel, concurrency, window, maxAttempts } = frames.decodeSubscribe(reader);
-    if (Math.max(concurrency, window, maxAttempts) > MAX_SUBSCRIPTION_NUMBER) throw new PeerFault('protocol-error', 'malformed frame: a number is out of range');
+    if (Math.max(concurrency, window, maxAttempts) > MAX_SUBSCRIPTION_NUMBER)
+      throw new PeerFault('protocol-error', 'malformed frame: a number is out of range');
     this.#answer(request, () => this.#hub.broker.subscribe(instance, channel, { concurrency, window, maxAttempts }));
   }
 
@@ -215,7 +234,8 @@ export class Peer implements ConnectionOwner, Outlet {
     this.#answer(
       request,
       () => {
-        if (!this.#local) throw new BroadcastError('not-local', 'administration is allowed from the server’s own machine only');
+        if (!this.#local)
+          throw new BroadcastError('not-local', 'administration is allowed from the server’s own machine only');
         return this.#hub.admin(verb, args);
       },
       answer => frames.encodeAdminReply({ request, answer: answer as string }),
@@ -223,11 +243,22 @@ export class Peer implements ConnectionOwner, Outlet {
   }
 
   /** Does what was asked for and says how it ended. */
-  #answer(request: number, work: () => Promise<unknown>, success: (value: unknown) => Buffer = () => frames.encodeOk(request)): void {
+  #answer(
+    request: number,
+    work: () => Promise<unknown>,
+    success: (value: unknown) => Buffer = () => frames.encodeOk(request),
+  ): void {
     const failed = (error: unknown): void => {
       const code = error instanceof BroadcastError && isErrorCode(error.code) ? error.code : 'server-busy';
       if (code === 'server-busy') this.#hub.config.logger.error('a request failed', error);
-      this.#connection.send(frames.encodeFailed({ request, code, retryable: new BroadcastError(code, '').retryable, text: (error as Error).message }));
+      this.#connection.send(
+        frames.encodeFailed({
+          request,
+          code,
+          retryable: new BroadcastError(code, '').retryable,
+          text: (error as Error).message,
+        }),
+      );
     };
     try {
       work().then(value => this.#connection.send(success(value)), failed);
@@ -320,7 +351,8 @@ export class Peer implements ConnectionOwner, Outlet {
 
   /** A sending instance is gone for good: its number is withdrawn. */
   unalias(alias: number): void {
-    if (this.#announced.delete(alias)) this.#connection.send(frames.encodeUnalias({ alias, kind: frames.ALIAS_KIND.SENDER }));
+    if (this.#announced.delete(alias))
+      this.#connection.send(frames.encodeUnalias({ alias, kind: frames.ALIAS_KIND.SENDER }));
   }
 
   pauseReading(paused: boolean): void {
@@ -390,14 +422,17 @@ function checkBatch(batch: Batch, limits: { messageBytes: number; headerBytes: n
     for (let i = 0, at = 0; i < count; i++) {
       const size = items.readUInt32LE(at);
       // The size counts the delta of the id as well, of at most 8 bytes.
-      if (size > limits.messageBytes + 8) throw new PeerFault('message-too-large', `a message has more than ${String(limits.messageBytes)} bytes`);
+      if (size > limits.messageBytes + 8)
+        throw new PeerFault('message-too-large', `a message has more than ${String(limits.messageBytes)} bytes`);
       at += 4 + size;
     }
   }
   if (envelope.headers !== undefined) {
     let size = 0;
-    for (const [key, value] of Object.entries(envelope.headers)) size += Buffer.byteLength(key) + Buffer.byteLength(value);
-    if (size > limits.headerBytes) throw new PeerFault('headers-too-large', `the headers have more than ${String(limits.headerBytes)} bytes`);
+    for (const [key, value] of Object.entries(envelope.headers))
+      size += Buffer.byteLength(key) + Buffer.byteLength(value);
+    if (size > limits.headerBytes)
+      throw new PeerFault('headers-too-large', `the headers have more than ${String(limits.headerBytes)} bytes`);
   }
 }
 

@@ -196,27 +196,43 @@ export class BroadcastTcpServer extends BroadcastServer {
   #chooseEngine(): Engine {
     const { engine, dataDir } = this.#config;
     if (engine !== undefined) {
-      if (!isEngine(engine)) throw new BroadcastError('engine-invalid', 'the object given as engine does not have the shape of one; see docs/engines.md');
+      if (!isEngine(engine))
+        throw new BroadcastError(
+          'engine-invalid',
+          'the object given as engine does not have the shape of one; see docs/engines.md',
+        );
       return engine;
     }
     return dataDir === undefined ? memoryEngine() : diskEngine({ directory: dataDir });
   }
 
   #describe(): Record<string, unknown> {
-    return { engine: this.#engine.kind, durability: this.#engine.durability, dataDir: this.#config.dataDir, address: this.address, pid: process.pid };
+    return {
+      engine: this.#engine.kind,
+      durability: this.#engine.durability,
+      dataDir: this.#config.dataDir,
+      address: this.address,
+      pid: process.pid,
+    };
   }
 
   // ---- life --------------------------------------------------------------------------------------------------------------
 
   async start(): Promise<void> {
-    if (this.#state !== 'new') throw new BroadcastError('already-started', 'the server was started before; make a new one to start again');
+    if (this.#state !== 'new')
+      throw new BroadcastError('already-started', 'the server was started before; make a new one to start again');
     this.#state = 'starting';
     const { broker } = this.#hub;
     const address = parseEndpoint(this.#config.endpoint);
     try {
       await broker.open();
       const { clock, limits } = this.#config;
-      this.#local = new LocalSender(broker, limits, () => clock.now(), failure => this.#onLocalFailure(failure));
+      this.#local = new LocalSender(
+        broker,
+        limits,
+        () => clock.now(),
+        failure => this.#onLocalFailure(failure),
+      );
       await this.#listener.listen(address);
     } catch (error) {
       this.#state = 'stopped';
@@ -271,7 +287,10 @@ export class BroadcastTcpServer extends BroadcastServer {
     const again = (): void => {
       this.#relisten = clock.setTimeout(() => {
         if (this.#hub.stopping) return;
-        void this.#listener.close().then(() => this.#listener.listen(address)).catch(again);
+        void this.#listener
+          .close()
+          .then(() => this.#listener.listen(address))
+          .catch(again);
       }, reconnectInterval);
     };
     again();
@@ -293,7 +312,8 @@ export class BroadcastTcpServer extends BroadcastServer {
     socket.once('close', () => this.#emitter.emit('peerGone'));
     const { connections } = this.#config.limits;
     if (this.#hub.stopping) peer.end('shutting-down', 'the server is stopping');
-    else if (this.#hub.peers.size > connections) peer.end('too-many-connections', `the server has ${String(connections)} connections (limits.connections)`);
+    else if (this.#hub.peers.size > connections)
+      peer.end('too-many-connections', `the server has ${String(connections)} connections (limits.connections)`);
   }
 
   /** Looks whether the process of a lost instance on this machine has died; if so nobody waits for it. */
@@ -394,7 +414,11 @@ export class BroadcastTcpServer extends BroadcastServer {
     return this.#hub.broker.forget(name);
   }
 
-  deadLetters(name: string): { list(limit?: number): Promise<readonly DeadLetter[]>; retry(id: string): Promise<void>; drop(id: string): Promise<void> } {
+  deadLetters(name: string): {
+    list(limit?: number): Promise<readonly DeadLetter[]>;
+    retry(id: string): Promise<void>;
+    drop(id: string): Promise<void>;
+  } {
     const { broker } = this.#hub;
     return {
       list: async limit => (await broker.listDeadLetters(name, limit)).map(deadLetterOf),
@@ -421,12 +445,17 @@ export class BroadcastTcpServer extends BroadcastServer {
   }
 
   #emit<E extends keyof ServerEvents>(event: E, ...args: ServerEvents[E]): void {
-    for (const listener of this.#emitter.rawListeners(event)) this.#guard(`a listener of ${event}`, () => listener.call(this, ...args) as unknown);
+    for (const listener of this.#emitter.rawListeners(event))
+      this.#guard(`a listener of ${event}`, () => listener.call(this, ...args) as unknown);
   }
 
   #emitFor(event: 'subscribe' | 'unsubscribe', instance: Instance | undefined, channel: string): void {
     if (instance === undefined) return;
-    this.#emit(event, { name: instance.session.name, instance: instance.id, address: instance.outlet?.address ?? '' }, channel);
+    this.#emit(
+      event,
+      { name: instance.session.name, instance: instance.id, address: instance.outlet?.address ?? '' },
+      channel,
+    );
   }
 
   /** Calls back into the application: what it throws is logged and goes no further. */

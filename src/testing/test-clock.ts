@@ -73,7 +73,8 @@ export class TestClock implements Clock {
     let soonest: Entry | undefined;
     for (const entry of this.#timers) {
       if (entry.at > end) continue;
-      if (soonest === undefined || entry.at < soonest.at || (entry.at === soonest.at && entry.serial < soonest.serial)) soonest = entry;
+      if (soonest === undefined || entry.at < soonest.at || (entry.at === soonest.at && entry.serial < soonest.serial))
+        soonest = entry;
     }
     return soonest;
   }

@@ -15,7 +15,9 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
         return inbox;
       }),
     );
-    const receipts = Array.from({ length: 2000 }, (_, i) => sender.sendMessage(BroadcastMessage.createChannelMessage('room', i)));
+    const receipts = Array.from({ length: 2000 }, (_, i) =>
+      sender.sendMessage(BroadcastMessage.createChannelMessage('room', i)),
+    );
     const expected = Array.from({ length: 2000 }, (_, i) => i);
     for (const inbox of inboxes) expect(await inbox.reached(2000)).toEqual(expected);
     for (const receipt of await Promise.all(receipts)) expect(receipt.failures).toEqual([]);
@@ -29,10 +31,23 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     receiver.onMessage(message => inbox.push(message));
     await receiver.connect();
     const sender = await connectedClient(port, 'sender');
-    const message = BroadcastMessage.createClientMessage('receiver', { n: 10n }, { name: 'greeting', headers: { trace: 'x', __proto__: 'own' } as Record<string, string>, ttl: 60_000 });
+    const message = BroadcastMessage.createClientMessage(
+      'receiver',
+      { n: 10n },
+      { name: 'greeting', headers: { trace: 'x', __proto__: 'own' }, ttl: 60_000 },
+    );
     await sender.sendMessage(message);
     const [got] = await inbox.reached(1);
-    expect(got).toMatchObject({ id: message.id, name: 'greeting', headers: { trace: 'x' }, sender: 'sender', client: 'receiver', channel: null, data: { n: 10n }, persistent: true });
+    expect(got).toMatchObject({
+      id: message.id,
+      name: 'greeting',
+      headers: { trace: 'x' },
+      sender: 'sender',
+      client: 'receiver',
+      channel: null,
+      data: { n: 10n },
+      persistent: true,
+    });
     expect(got?.timestamp).toBeGreaterThan(0);
     expect({ ...got }).toHaveProperty('data');
     expect(JSON.parse(JSON.stringify({ ...got, data: null }))).toHaveProperty('id');
@@ -41,10 +56,14 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
   it('keeps messages for a name that was never seen, says offline, and delivers them first', async () => {
     const { port } = await startServer(kind);
     const sender = await connectedClient(port, 'sender');
-    const receipts = await Promise.all([1, 2, 3].map(n => sender.sendMessage(BroadcastMessage.createClientMessage('later', n))));
+    const receipts = await Promise.all(
+      [1, 2, 3].map(n => sender.sendMessage(BroadcastMessage.createClientMessage('later', n))),
+    );
     expect(receipts.map(receipt => receipt.status)).toEqual(['stored', 'stored', 'stored']);
     expect(receipts[1]?.durability).toBe(kind === 'disk' ? 'fsync' : 'memory');
-    expect(receipts[2]?.failures).toMatchObject([{ reason: 'offline', queued: true, final: false, target: { client: 'later' }, messageId: receipts[2]?.id }]);
+    expect(receipts[2]?.failures).toMatchObject([
+      { reason: 'offline', queued: true, final: false, target: { client: 'later' }, messageId: receipts[2]?.id },
+    ]);
     const inbox = new Inbox();
     const later = newClient(port, 'later');
     later.onMessage(message => inbox.push(message.data));
@@ -57,7 +76,10 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     const { port } = await startServer(kind);
     const sender = await connectedClient(port, 'sender');
     const receipt = await sender.sendMessage(BroadcastMessage.createChannelMessage('news', 'first'));
-    expect(receipt).toMatchObject({ status: 'stored', failures: [{ reason: 'no-subscribers', queued: true, target: { channel: 'news' } }] });
+    expect(receipt).toMatchObject({
+      status: 'stored',
+      failures: [{ reason: 'no-subscribers', queued: true, target: { channel: 'news' } }],
+    });
     const inbox = new Inbox();
     const reader = newClient(port, 'reader');
     reader.onMessage('news', message => inbox.push(message.data));
@@ -89,7 +111,10 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     const failures = new Inbox<DeliveryFailure>();
     sender.onDeliveryFailure(failures.push);
     const receipt = await sender.sendMessage(BroadcastMessage.createClientMessage('nobody', 1, 'x', false));
-    expect(receipt).toMatchObject({ status: 'undelivered', failures: [{ reason: 'offline', queued: false, final: true, attempts: 0 }] });
+    expect(receipt).toMatchObject({
+      status: 'undelivered',
+      failures: [{ reason: 'offline', queued: false, final: true, attempts: 0 }],
+    });
     expect((await failures.reached(1))[0]).toMatchObject({ messageId: receipt.id, final: true });
   });
 
@@ -100,7 +125,10 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     receiver.onMessage('room', message => inbox.push(message.persistent));
     await receiver.connect();
     const sender = await connectedClient(port);
-    expect(await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1, 'x', false))).toMatchObject({ status: 'routed', durability: 'none' });
+    expect(await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1, 'x', false))).toMatchObject({
+      status: 'routed',
+      durability: 'none',
+    });
     expect(await inbox.reached(1)).toEqual([false]);
   });
 
@@ -108,12 +136,16 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     const { port } = await startServer(kind);
     const inbox = new Inbox();
     const receiver = newClient(port, 'receiver');
-    for (const channel of ['a', 'b']) receiver.onMessage(channel, (message, info) => inbox.push([info.channel, message.id]));
+    for (const channel of ['a', 'b'])
+      receiver.onMessage(channel, (message, info) => inbox.push([info.channel, message.id]));
     await receiver.connect();
     const sender = await connectedClient(port);
     const message = BroadcastMessage.createMultiChannelMessage(['a', 'b', 'c'], 1);
     const receipt = await sender.sendMessage(message);
-    expect((await inbox.reached(2)).sort()).toEqual([['a', message.id], ['b', message.id]]);
+    expect((await inbox.reached(2)).sort()).toEqual([
+      ['a', message.id],
+      ['b', message.id],
+    ]);
     expect(receipt.status).toBe('stored'); // c has nobody: its part waits in the backlog
     expect(receipt.failures).toMatchObject([{ reason: 'no-subscribers', target: { channel: 'c' } }]);
   });
@@ -142,11 +174,18 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     const sender = await connectedClient(port, 'sender');
     sender.onMessage(message => inbox.push(`sender:${String(message.data)}`));
     await sender.flush();
-    expect((await sender.sendMessage(BroadcastMessage.createGroupMessage(['x', 'y'], 'group'))).status).toBe('delivered');
+    expect((await sender.sendMessage(BroadcastMessage.createGroupMessage(['x', 'y'], 'group'))).status).toBe(
+      'delivered',
+    );
     expect((await sender.sendMessage(BroadcastMessage.createBroadcastMessage('all'))).status).toBe('delivered');
     const address = server.clients.find(client => client.name === 'x')?.address as string;
-    expect((await sender.sendMessage(BroadcastMessage.createClientMessage(address, 'direct'))).status).toBe('delivered');
-    expect(await sender.sendMessage(BroadcastMessage.createClientMessage('127.0.0.1:1', 'direct'))).toMatchObject({ status: 'undelivered', failures: [{ reason: 'offline', final: true }] });
+    expect((await sender.sendMessage(BroadcastMessage.createClientMessage(address, 'direct'))).status).toBe(
+      'delivered',
+    );
+    expect(await sender.sendMessage(BroadcastMessage.createClientMessage('127.0.0.1:1', 'direct'))).toMatchObject({
+      status: 'undelivered',
+      failures: [{ reason: 'offline', final: true }],
+    });
     expect(inbox.items.sort()).toEqual(['x:all', 'x:direct', 'x:group', 'y:all', 'y:group']);
   });
 
@@ -157,7 +196,9 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     client.onMessage('room', message => inbox.push(message.data));
     client.onMessage(message => inbox.push(message.data));
     await client.connect();
-    expect((await client.sendMessage(BroadcastMessage.createChannelMessage('room', 'to the room'))).status).toBe('undelivered');
+    expect((await client.sendMessage(BroadcastMessage.createChannelMessage('room', 'to the room'))).status).toBe(
+      'undelivered',
+    );
     expect((await client.sendMessage(BroadcastMessage.createClientMessage('me', 'to me'))).status).toBe('delivered');
     expect(inbox.items).toEqual(['to me']);
   });
@@ -166,7 +207,10 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     const { port } = await startServer(kind);
     const client = await connectedClient(port, 'late');
     const sender = await connectedClient(port);
-    expect(await sender.sendMessage(BroadcastMessage.createClientMessage('late', 1))).toMatchObject({ status: 'stored', failures: [{ reason: 'no-handler', queued: true }] });
+    expect(await sender.sendMessage(BroadcastMessage.createClientMessage('late', 1))).toMatchObject({
+      status: 'stored',
+      failures: [{ reason: 'no-handler', queued: true }],
+    });
     const inbox = new Inbox();
     client.onMessage(message => inbox.push(message.data));
     expect(await inbox.reached(1)).toEqual([1]);
@@ -199,17 +243,25 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     const attempts: [number, unknown][] = [];
     const client = newClient(port, 'worker');
     const inbox = new Inbox();
-    client.onMessage('jobs', (message, info) => {
-      attempts.push([info.attempt, message.data]);
-      if (message.data === 'bad' && info.attempt === 1) throw new Error('not yet');
-      inbox.push(message.data);
-    }, { maxAttempts: 2 });
+    client.onMessage(
+      'jobs',
+      (message, info) => {
+        attempts.push([info.attempt, message.data]);
+        if (message.data === 'bad' && info.attempt === 1) throw new Error('not yet');
+        inbox.push(message.data);
+      },
+      { maxAttempts: 2 },
+    );
     await client.connect();
     const sender = await connectedClient(port);
     sender.sendMessage(BroadcastMessage.createChannelMessage('jobs', 'bad'));
     sender.sendMessage(BroadcastMessage.createChannelMessage('jobs', 'good'));
     expect(await inbox.reached(2)).toEqual(['bad', 'good']);
-    expect(attempts).toEqual([[1, 'bad'], [2, 'bad'], [1, 'good']]);
+    expect(attempts).toEqual([
+      [1, 'bad'],
+      [2, 'bad'],
+      [1, 'good'],
+    ]);
   });
 
   it('sends what a handler rejects to the dead letters, from where it can be sent again', async () => {
@@ -223,10 +275,17 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     });
     await client.connect();
     const sender = await connectedClient(port, 'sender');
-    const receipt = await sender.sendMessage(BroadcastMessage.createChannelMessage('jobs', { n: 1n }), { until: 'delivered' });
-    expect(receipt).toMatchObject({ status: 'undelivered', failures: [{ reason: 'rejected', final: true, attempts: 1 }] });
+    const receipt = await sender.sendMessage(BroadcastMessage.createChannelMessage('jobs', { n: 1n }), {
+      until: 'delivered',
+    });
+    expect(receipt).toMatchObject({
+      status: 'undelivered',
+      failures: [{ reason: 'rejected', final: true, attempts: 1 }],
+    });
     const letters = await server.deadLetters('worker').list();
-    expect(letters).toMatchObject([{ reason: 'not an order', attempts: 1, message: { data: { n: 1n }, id: receipt.id } }]);
+    expect(letters).toMatchObject([
+      { reason: 'not an order', attempts: 1, message: { data: { n: 1n }, id: receipt.id } },
+    ]);
     reject = false;
     await server.deadLetters('worker').retry(letters[0]?.id as string);
     expect(await inbox.reached(1)).toEqual([{ n: 1n }]);
@@ -242,10 +301,12 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     await slow.connect();
     const sender = await connectedClient(port);
     let delivered = false;
-    const waiting = sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1), { until: 'delivered' }).then(receipt => {
-      delivered = true;
-      return receipt;
-    });
+    const waiting = sender
+      .sendMessage(BroadcastMessage.createChannelMessage('room', 1), { until: 'delivered' })
+      .then(receipt => {
+        delivered = true;
+        return receipt;
+      });
     const safe = await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 2));
     expect(safe.status).toBe('stored');
     expect(delivered).toBe(false);
@@ -290,7 +351,9 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
   it('refuses a queue that is full, and says so', async () => {
     const { port } = await startServer(kind, { limits: { queueMessages: 2 } });
     const sender = await connectedClient(port);
-    const receipts = await Promise.all([1, 2, 3].map(n => sender.sendMessage(BroadcastMessage.createClientMessage('away', n, `n${String(n)}`))));
+    const receipts = await Promise.all(
+      [1, 2, 3].map(n => sender.sendMessage(BroadcastMessage.createClientMessage('away', n, `n${String(n)}`))),
+    );
     expect(receipts.map(receipt => receipt.status)).toEqual(['stored', 'stored', 'undelivered']);
     expect(receipts[2]?.failures).toMatchObject([{ reason: 'queue-full', final: true }]);
   });
@@ -302,7 +365,11 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     await sender.sendMessage(BroadcastMessage.createClientMessage('gone', 1));
     sender.onDeliveryFailure(failures.push);
     await server.forget('gone');
-    expect((await failures.reached(1))[0]).toMatchObject({ reason: 'dropped', final: true, target: { client: 'gone' } });
+    expect((await failures.reached(1))[0]).toMatchObject({
+      reason: 'dropped',
+      final: true,
+      target: { client: 'gone' },
+    });
     expect((await server.sessions()).map(session => session.name)).toEqual(['sender']);
     await expect(server.forget('gone')).rejects.toMatchObject({ code: 'not-found' });
   });
@@ -317,7 +384,9 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     await client.flush();
     expect(client.subscriptions).toEqual([]);
     const sender = await connectedClient(port);
-    expect((await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1))).failures).toMatchObject([{ reason: 'no-subscribers' }]);
+    expect((await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1))).failures).toMatchObject([
+      { reason: 'no-subscribers' },
+    ]);
   });
 
   it('lets the server send and observe', async () => {

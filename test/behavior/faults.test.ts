@@ -61,7 +61,8 @@ describe('faults', () => {
     const sender = await connectedClient(port, 'sender');
     const failures = new Inbox<DeliveryFailure>();
     sender.onDeliveryFailure(failures.push);
-    for (const data of ['poison', 'a', 'b', 'c']) sender.sendMessage(BroadcastMessage.createClientMessage('worker', data));
+    for (const data of ['poison', 'a', 'b', 'c'])
+      sender.sendMessage(BroadcastMessage.createClientMessage('worker', data));
     await sender.flush();
     const options = { name: 'worker', die: 'poison', config: { port, maxAttempts: 3 } };
     for (let attempt = 1; attempt <= 3; attempt++) {
@@ -69,7 +70,8 @@ describe('faults', () => {
       expect(await worker.saw('got')).toMatchObject({ data: 'poison', attempt });
     }
     const survivor = new Role('worker', options);
-    for (const [i, data] of ['a', 'b', 'c'].entries()) expect(await survivor.saw('got', i + 1)).toMatchObject({ data, attempt: 1 });
+    for (const [i, data] of ['a', 'b', 'c'].entries())
+      expect(await survivor.saw('got', i + 1)).toMatchObject({ data, attempt: 1 });
     const letters = await server.deadLetters('worker').list();
     expect(letters.map(letter => letter.message.data)).toEqual(['poison']);
     expect(failures.items.filter(failure => failure.final)).toMatchObject([{ reason: 'rejected', attempts: 3 }]);
@@ -156,7 +158,10 @@ async function startRelay(to: number): Promise<{ port: number; cut(): void }> {
   const sockets = new Set<Socket>();
   const relay = createServer(near => {
     const far = connect(to, '127.0.0.1');
-    for (const [socket, other] of [[near, far], [far, near]] as const) {
+    for (const [socket, other] of [
+      [near, far],
+      [far, near],
+    ] as const) {
       sockets.add(socket);
       socket.pipe(other);
       socket.on('error', () => other.destroy());

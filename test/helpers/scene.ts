@@ -33,9 +33,19 @@ export async function temporaryFolder(): Promise<string> {
 export type EngineKind = 'memory' | 'disk';
 
 /** A server in this process. */
-export async function startServer(kind: EngineKind, options: ServerConfig = {}): Promise<{ server: BroadcastServer; port: number }> {
-  const dataDir = kind === 'disk' && options.dataDir === undefined ? { dataDir: join(await temporaryFolder(), 'data') } : {};
-  const server = new BroadcastTcpServer({ host: '127.0.0.1', port: 0, logger: recordingLogger(), ...dataDir, ...options });
+export async function startServer(
+  kind: EngineKind,
+  options: ServerConfig = {},
+): Promise<{ server: BroadcastServer; port: number }> {
+  const dataDir =
+    kind === 'disk' && options.dataDir === undefined ? { dataDir: join(await temporaryFolder(), 'data') } : {};
+  const server = new BroadcastTcpServer({
+    host: '127.0.0.1',
+    port: 0,
+    logger: recordingLogger(),
+    ...dataDir,
+    ...options,
+  });
   await server.start();
   onTestFinished(() => server.stop());
   return { server, port: (server.address as { port: number }).port };
@@ -43,12 +53,19 @@ export async function startServer(kind: EngineKind, options: ServerConfig = {}):
 
 /** A client that reconnects quickly and is closed with the test. */
 export function newClient(port: number, name?: string, options: ClientConfig = {}): BroadcastClient {
-  const client = new BroadcastTcpClient({ host: '127.0.0.1', port, reconnectInterval: 20, logger: recordingLogger(), ...options }, name);
+  const client = new BroadcastTcpClient(
+    { host: '127.0.0.1', port, reconnectInterval: 20, logger: recordingLogger(), ...options },
+    name,
+  );
   onTestFinished(() => client.close({ timeout: 500 }));
   return client;
 }
 
-export async function connectedClient(port: number, name?: string, options: ClientConfig = {}): Promise<BroadcastClient> {
+export async function connectedClient(
+  port: number,
+  name?: string,
+  options: ClientConfig = {},
+): Promise<BroadcastClient> {
   const client = newClient(port, name, options);
   await client.connect();
   return client;
@@ -92,7 +109,9 @@ export class Role {
   readonly messages = new Inbox<Record<string, unknown>>();
 
   constructor(role: string, options: Record<string, unknown>) {
-    this.child = spawn(process.execPath, [PROCESS, role, JSON.stringify(options)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    this.child = spawn(process.execPath, [PROCESS, role, JSON.stringify(options)], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
     this.child.on('message', message => this.messages.push(message as Record<string, unknown>));
     onTestFinished(() => this.kill());
   }

@@ -8,14 +8,47 @@ type Options = Record<string, unknown>;
 type Row = Record<string, unknown>;
 
 export function addAdmin(program: Command): void {
-  add(program.command('status').description('what the server has done and holds'), (options: Options) => status(options));
+  add(program.command('status').description('what the server has done and holds'), (options: Options) =>
+    status(options),
+  );
   const sessions = program.command('sessions').description('the names that the server keeps');
-  add(sessions.command('ls', { isDefault: true }).description('list them'), (options: Options) => listSessions(options));
-  add(sessions.command('forget').argument('<name>').description('end a session: its queue, subscriptions and dead letters'), (name: string, options: Options) => act(options, 'forget', { name }, `"${name}" is forgotten`));
+  add(sessions.command('ls', { isDefault: true }).description('list them'), (options: Options) =>
+    listSessions(options),
+  );
+  add(
+    sessions
+      .command('forget')
+      .argument('<name>')
+      .description('end a session: its queue, subscriptions and dead letters'),
+    (name: string, options: Options) => act(options, 'forget', { name }, `"${name}" is forgotten`),
+  );
   const dead = program.command('dead').description('messages that no handler would take');
-  add(dead.command('ls', { isDefault: true }).argument('<name>').option('--limit <n>', 'at most so many', '100').description('list those of a name'), (name: string, options: Options) => listDead(name, options));
-  add(dead.command('retry').argument('<name>').argument('[id]').option('--all', 'every one of them').description('send one again'), (name: string, id: string | undefined, options: Options) => each(name, id, options, 'dead.retry', 'sent again'));
-  add(dead.command('drop').argument('<name>').argument('[id]').option('--all', 'every one of them').description('drop one'), (name: string, id: string | undefined, options: Options) => each(name, id, options, 'dead.drop', 'dropped'));
+  add(
+    dead
+      .command('ls', { isDefault: true })
+      .argument('<name>')
+      .option('--limit <n>', 'at most so many', '100')
+      .description('list those of a name'),
+    (name: string, options: Options) => listDead(name, options),
+  );
+  add(
+    dead
+      .command('retry')
+      .argument('<name>')
+      .argument('[id]')
+      .option('--all', 'every one of them')
+      .description('send one again'),
+    (name: string, id: string | undefined, options: Options) => each(name, id, options, 'dead.retry', 'sent again'),
+  );
+  add(
+    dead
+      .command('drop')
+      .argument('<name>')
+      .argument('[id]')
+      .option('--all', 'every one of them')
+      .description('drop one'),
+    (name: string, id: string | undefined, options: Options) => each(name, id, options, 'dead.drop', 'dropped'),
+  );
 }
 
 // commander hands the command itself to the action as its last argument, which nobody here needs.
@@ -32,13 +65,20 @@ function ask(options: Options, verb: string, args: object = {}): Promise<unknown
 async function status(options: Options): Promise<void> {
   const answer = (await ask(options, 'status')) as Row;
   if (options['json'] === true) return print(JSON.stringify(answer));
-  for (const [key, value] of Object.entries(answer)) await print(`${key.padEnd(12)} ${typeof value === 'object' ? JSON.stringify(value) : String(value)}`);
+  for (const [key, value] of Object.entries(answer))
+    await print(`${key.padEnd(12)} ${typeof value === 'object' ? JSON.stringify(value) : String(value)}`);
 }
 
 async function table(rows: readonly Row[], columns: readonly string[]): Promise<void> {
-  const cells = rows.map(row => columns.map(column => (Array.isArray(row[column]) ? row[column].join(',') : String(row[column]))));
+  const cells = rows.map(row =>
+    columns.map(column => (Array.isArray(row[column]) ? row[column].join(',') : String(row[column]))),
+  );
   const widths = columns.map((column, i) => Math.max(column.length, ...cells.map(cell => (cell[i] as string).length)));
-  const line = (cell: readonly string[]): string => cell.map((text, i) => text.padEnd(widths[i] as number)).join('  ').trimEnd();
+  const line = (cell: readonly string[]): string =>
+    cell
+      .map((text, i) => text.padEnd(widths[i] as number))
+      .join('  ')
+      .trimEnd();
   await print(line(columns));
   for (const cell of cells) await print(line(cell));
 }
@@ -46,7 +86,10 @@ async function table(rows: readonly Row[], columns: readonly string[]): Promise<
 async function listSessions(options: Options): Promise<void> {
   const { sessions } = (await ask(options, 'sessions')) as { sessions: Row[] };
   if (options['json'] === true) return print(JSON.stringify(sessions));
-  await table(sessions.map(session => ({ ...session, lastSeen: new Date(session['lastSeen'] as number).toISOString() })), ['name', 'instances', 'queued', 'queuedBytes', 'deadLetters', 'lastSeen', 'subscriptions']);
+  await table(
+    sessions.map(session => ({ ...session, lastSeen: new Date(session['lastSeen'] as number).toISOString() })),
+    ['name', 'instances', 'queued', 'queuedBytes', 'deadLetters', 'lastSeen', 'subscriptions'],
+  );
 }
 
 interface Letter extends Row {
@@ -60,7 +103,14 @@ async function lettersOf(name: string, options: Options, limit: number): Promise
 async function listDead(name: string, options: Options): Promise<void> {
   const letters = await lettersOf(name, options, Number(options['limit']));
   if (options['json'] === true) return print(JSON.stringify(letters));
-  await table(letters.map(letter => ({ ...letter, at: new Date(letter['at'] as number).toISOString(), message: JSON.stringify(letter['message']).slice(0, 80) })), ['id', 'attempts', 'at', 'reason', 'message']);
+  await table(
+    letters.map(letter => ({
+      ...letter,
+      at: new Date(letter['at'] as number).toISOString(),
+      message: JSON.stringify(letter['message']).slice(0, 80),
+    })),
+    ['id', 'attempts', 'at', 'reason', 'message'],
+  );
 }
 
 async function each(name: string, id: string | undefined, options: Options, verb: string, done: string): Promise<void> {

@@ -34,7 +34,9 @@ export function addPub(program: Command): void {
     .option('--json-data', 'the argument is JSON (or its tagged form)')
     .option('--format <format>', 'of standard input: ndjson or text', 'ndjson')
     .option('--json', 'the closing report and errors as JSON')
-    .action((channel: string | undefined, data: string | undefined, options: PubOptions & Record<string, unknown>) => pub(channel, data, options));
+    .action((channel: string | undefined, data: string | undefined, options: PubOptions & Record<string, unknown>) =>
+      pub(channel, data, options),
+    );
 }
 
 class Tally {
@@ -48,7 +50,8 @@ class Tally {
     if (receipt.status === 'stored') this.stored++;
     else if (receipt.status === 'undelivered') this.failed++;
     else this.delivered++;
-    if (receipt.status === 'undelivered') this.firstError ??= `undelivered: ${receipt.failures[0]?.reason ?? 'nobody is there'}`;
+    if (receipt.status === 'undelivered')
+      this.firstError ??= `undelivered: ${receipt.failures[0]?.reason ?? 'nobody is there'}`;
   }
 
   fail(error: unknown): void {
@@ -61,19 +64,45 @@ class Tally {
   }
 }
 
-async function pub(channel: string | undefined, data: string | undefined, options: PubOptions & Record<string, unknown>): Promise<void> {
+async function pub(
+  channel: string | undefined,
+  data: string | undefined,
+  options: PubOptions & Record<string, unknown>,
+): Promise<void> {
   if (options.to !== undefined && data === undefined) [channel, data] = [undefined, channel];
-  if (options.to === undefined && channel === undefined) throw new CliError(EXIT.USAGE, 'invalid-argument', 'give a channel, or a client with --to', 'broadcast pub room_1 "Hello world"');
-  if (!['ndjson', 'text'].includes(options.format)) throw new CliError(EXIT.USAGE, 'invalid-option', `--format is ndjson or text, not ${JSON.stringify(options.format)}`);
-  if (options.until !== 'safe' && options.until !== 'delivered') throw new CliError(EXIT.USAGE, 'invalid-option', `--until is safe or delivered, not ${JSON.stringify(options.until)}`);
+  if (options.to === undefined && channel === undefined)
+    throw new CliError(
+      EXIT.USAGE,
+      'invalid-argument',
+      'give a channel, or a client with --to',
+      'broadcast pub room_1 "Hello world"',
+    );
+  if (!['ndjson', 'text'].includes(options.format))
+    throw new CliError(
+      EXIT.USAGE,
+      'invalid-option',
+      `--format is ndjson or text, not ${JSON.stringify(options.format)}`,
+    );
+  if (options.until !== 'safe' && options.until !== 'delivered')
+    throw new CliError(
+      EXIT.USAGE,
+      'invalid-option',
+      `--until is safe or delivered, not ${JSON.stringify(options.until)}`,
+    );
   const client = new BroadcastTcpClient({ ...clientOptions(readOptions(options)), logger: cliLogger }, options.as);
   const refused = client.connect();
   const tally = new Tally();
-  const settings: MessageOptions = { persistent: options.persistent, ...(options.name === undefined ? {} : { name: options.name }) };
+  const settings: MessageOptions = {
+    persistent: options.persistent,
+    ...(options.name === undefined ? {} : { name: options.name }),
+  };
   const make = (body: unknown): BroadcastMessage => BroadcastMessage.create(options.to, channel, body, settings);
   const send = (body: unknown): void => {
     tally.sent++;
-    client.sendMessage(make(body), { until: options.until as 'safe' | 'delivered' }).then(receipt => tally.count(receipt), error => tally.fail(error));
+    client.sendMessage(make(body), { until: options.until as 'safe' | 'delivered' }).then(
+      receipt => tally.count(receipt),
+      error => tally.fail(error),
+    );
   };
   // A pipe alone does not keep the process while the server is away; a timer does.
   const keepAlive = setInterval(() => undefined, 1000);
@@ -94,7 +123,12 @@ function parseJson(text: string, what: string): unknown {
   try {
     return fromTagged(JSON.parse(text));
   } catch (error) {
-    throw new CliError(EXIT.USAGE, 'invalid-argument', `${what} is not valid JSON: ${(error as Error).message}`, 'leave --json-data out to send it as text, or --format text for lines of text');
+    throw new CliError(
+      EXIT.USAGE,
+      'invalid-argument',
+      `${what} is not valid JSON: ${(error as Error).message}`,
+      'leave --json-data out to send it as text, or --format text for lines of text',
+    );
   }
 }
 
@@ -131,7 +165,9 @@ function showProgress(tally: Tally): () => void {
     drawn = true;
     const done = tally.sent === 0 ? 0 : tally.settled / tally.sent;
     const filled = Math.round(done * BAR);
-    process.stderr.write(`\r${'█'.repeat(filled)}${'░'.repeat(BAR - filled)} ${String(tally.settled)} of ${String(tally.sent)} safe `);
+    process.stderr.write(
+      `\r${'█'.repeat(filled)}${'░'.repeat(BAR - filled)} ${String(tally.settled)} of ${String(tally.sent)} safe `,
+    );
   };
   const timer = setInterval(draw, 100);
   return () => {
@@ -142,6 +178,14 @@ function showProgress(tally: Tally): () => void {
 
 function conclude({ sent, delivered, stored, failed, firstError }: Tally, json: boolean): void {
   if (json) info(JSON.stringify({ sent, delivered, stored, failed }));
-  else info(`${style(failed === 0 ? 'green' : 'red', `${String(sent)} sent`)}: ${String(delivered)} delivered, ${String(stored)} stored, ${String(failed)} failed`);
-  if (failed > 0) throw new CliError(EXIT.NOT_SAFE, 'not-safe', `${String(failed)} of ${String(sent)} messages are not safe (${firstError ?? 'unknown'})`);
+  else
+    info(
+      `${style(failed === 0 ? 'green' : 'red', `${String(sent)} sent`)}: ${String(delivered)} delivered, ${String(stored)} stored, ${String(failed)} failed`,
+    );
+  if (failed > 0)
+    throw new CliError(
+      EXIT.NOT_SAFE,
+      'not-safe',
+      `${String(failed)} of ${String(sent)} messages are not safe (${firstError ?? 'unknown'})`,
+    );
 }

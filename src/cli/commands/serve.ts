@@ -31,16 +31,20 @@ function configure(options: Record<string, unknown>): ServerConfig {
   const { clientName: _c, maxAttempts: _m, servers: _s, ...config } = readOptions(options);
   const socket = options['socket'] as string | undefined;
   if (socket !== undefined) {
-    if (options['host'] !== undefined || options['port'] !== undefined) throw new CliError(EXIT.USAGE, 'invalid-option', '--socket and --host or --port cannot be given together');
+    if (options['host'] !== undefined || options['port'] !== undefined)
+      throw new CliError(EXIT.USAGE, 'invalid-option', '--socket and --host or --port cannot be given together');
     delete config.host;
     delete config.port;
     config.url = `unix:${resolve(socket)}`;
   }
   if (options['memory'] === true) {
-    if (options['dataDir'] !== undefined) throw new CliError(EXIT.USAGE, 'invalid-option', '--memory and --data cannot be given together');
+    if (options['dataDir'] !== undefined)
+      throw new CliError(EXIT.USAGE, 'invalid-option', '--memory and --data cannot be given together');
     delete config.dataDir;
   } else {
-    config.dataDir ??= defaultDirectory(config.url === undefined ? String(config.port ?? 9000) : config.url.replace(/[^\w.-]+/g, '_'));
+    config.dataDir ??= defaultDirectory(
+      config.url === undefined ? String(config.port ?? 9000) : config.url.replace(/[^\w.-]+/g, '_'),
+    );
   }
   return { ...config, logger: cliLogger };
 }
@@ -54,18 +58,24 @@ async function serve(options: Record<string, unknown>): Promise<void> {
   } catch (error) {
     throw await explain(error, config, options);
   }
-  banner(server, config, options as OutputOptions);
+  banner(server, config, options);
   await untilSignal(server);
 }
 
 /** A port or folder that is taken: the command with the next free one. */
 async function explain(error: unknown, config: ServerConfig, options: Record<string, unknown>): Promise<unknown> {
-  if (!(error instanceof BroadcastError) || (error.code !== 'address-in-use' && error.code !== 'store-locked')) return error;
+  if (!(error instanceof BroadcastError) || (error.code !== 'address-in-use' && error.code !== 'store-locked'))
+    return error;
   if (config.url !== undefined) return new CliError(EXIT.IN_USE, error.code, error.message);
   const port = await freePort((config.port ?? 9000) + 1);
   const data = options['dataDir'] === undefined ? '' : ` --data ${String(options['dataDir'])}-${String(port)}`;
   const memory = options['memory'] === true ? ' --memory' : '';
-  return new CliError(EXIT.IN_USE, error.code, error.message, `Run a second one beside it with:  broadcast serve --port ${String(port)}${data}${memory}`);
+  return new CliError(
+    EXIT.IN_USE,
+    error.code,
+    error.message,
+    `Run a second one beside it with:  broadcast serve --port ${String(port)}${data}${memory}`,
+  );
 }
 
 async function freePort(from: number): Promise<number> {
@@ -86,13 +96,28 @@ function banner(server: BroadcastTcpServer, config: ServerConfig, { json }: Outp
   const { queued, backlog } = server.stats();
   const durable = config.dataDir !== undefined;
   if (json === true) {
-    info(JSON.stringify({ version, address, dataDir: config.dataDir ?? null, durability: durable ? 'fsync' : 'memory', waiting: queued + backlog }));
+    info(
+      JSON.stringify({
+        version,
+        address,
+        dataDir: config.dataDir ?? null,
+        durability: durable ? 'fsync' : 'memory',
+        waiting: queued + backlog,
+      }),
+    );
     return;
   }
-  const reach = address !== null && 'path' in address ? ` --url unix:${address.path}` : address?.port === 9000 ? '' : ` --port ${String(address?.port)}`;
+  const reach =
+    address !== null && 'path' in address
+      ? ` --url unix:${address.path}`
+      : address?.port === 9000
+        ? ''
+        : ` --port ${String(address?.port)}`;
   info(`${style('bold', `Broadcast ${version}`)} listens at ${style('cyan', where)}`);
   info(`  data       ${durable ? resolve(config.dataDir as string) : 'none: everything is in memory'}`);
-  info(`  durability ${durable ? 'fsync: what is said to be stored survives crashes and power cuts' : 'memory: what waits is lost when the server ends'}`);
+  info(
+    `  durability ${durable ? 'fsync: what is said to be stored survives crashes and power cuts' : 'memory: what waits is lost when the server ends'}`,
+  );
   info(`  waiting    ${String(queued + backlog)} messages`);
   info(`Try in two other terminals:`);
   info(`  npx broadcast sub room_1${reach}`);

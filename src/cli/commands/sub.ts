@@ -33,19 +33,29 @@ export function addSub(program: Command): void {
 function wholeNumber(text: string | undefined, flag: string): number | undefined {
   if (text === undefined) return undefined;
   const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new CliError(EXIT.USAGE, 'invalid-option', `${flag} takes a whole number from 1, not ${JSON.stringify(text)}`);
+  if (!Number.isInteger(value) || value < 1)
+    throw new CliError(
+      EXIT.USAGE,
+      'invalid-option',
+      `${flag} takes a whole number from 1, not ${JSON.stringify(text)}`,
+    );
   return value;
 }
 
 async function sub(channels: string[], options: SubOptions & Record<string, unknown>): Promise<void> {
-  if (!['ndjson', 'text'].includes(options.format)) throw new CliError(EXIT.USAGE, 'invalid-option', `--format is ndjson or text, not ${JSON.stringify(options.format)}`);
+  if (!['ndjson', 'text'].includes(options.format))
+    throw new CliError(
+      EXIT.USAGE,
+      'invalid-option',
+      `--format is ndjson or text, not ${JSON.stringify(options.format)}`,
+    );
   const count = wholeNumber(options.count, '--count');
   const timeout = wholeNumber(options.timeout, '--timeout');
   const client = new BroadcastTcpClient({ ...clientOptions(readOptions(options)), logger: cliLogger }, options.as);
   const keepAlive = setInterval(() => undefined, 1000);
   let end!: (error?: unknown) => void;
   const ended = new Promise<void>((resolve, reject) => {
-    end = error => (error === undefined ? resolve() : reject(error as Error));
+    end = error => (error === undefined ? resolve() : reject(error));
   });
   let left = count ?? Infinity;
   const handle = async (message: BroadcastMessage): Promise<void> => {
@@ -62,7 +72,22 @@ async function sub(channels: string[], options: SubOptions & Record<string, unkn
   process.stdout.on('error', (error: NodeJS.ErrnoException) => end(error.code === 'EPIPE' ? undefined : error));
   process.once('SIGINT', () => end());
   process.once('SIGTERM', () => end());
-  const timer = timeout === undefined ? undefined : setTimeout(() => end(count === undefined ? undefined : new CliError(EXIT.TIMEOUT, 'timeout', `${String(count - left)} of ${String(count)} messages came within ${String(timeout)} ms`)), timeout);
+  const timer =
+    timeout === undefined
+      ? undefined
+      : setTimeout(
+          () =>
+            end(
+              count === undefined
+                ? undefined
+                : new CliError(
+                    EXIT.TIMEOUT,
+                    'timeout',
+                    `${String(count - left)} of ${String(count)} messages came within ${String(timeout)} ms`,
+                  ),
+            ),
+          timeout,
+        );
   client.connect().catch(end);
   try {
     await ended;

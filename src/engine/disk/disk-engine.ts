@@ -8,7 +8,17 @@ import type { Timer } from '../../clock.js';
 import { Deque } from '../../deque.js';
 import { BroadcastError } from '../../errors.js';
 import { RangeSet } from '../../range-set.js';
-import type { AppendBatch, Engine, EngineHost, EngineState, ExpiringRun, QueueUsage, SenderState, StoredRun, TrackedMessage } from '../engine.js';
+import type {
+  AppendBatch,
+  Engine,
+  EngineHost,
+  EngineState,
+  ExpiringRun,
+  QueueUsage,
+  SenderState,
+  StoredRun,
+  TrackedMessage,
+} from '../engine.js';
 import { nodeFiles, type FileSystem } from './files.js';
 import { DirectoryLock, LOCK_FILE } from './lock.js';
 import { fromDisk, fromMemory, select } from './reader.js';
@@ -49,7 +59,16 @@ class DiskEngine implements Engine {
   readonly #segmentBytes: number;
   readonly #writer: GroupWriter;
   /** Holds what has no place in the log yet. */
-  readonly #nowhere: Segment = { header: { number: Infinity, storeId: '', salt: 0, nextHandle: 0 }, path: '', file: undefined as never, capacity: 0, end: 0, durable: 0, references: 0, liveBytes: 0 };
+  readonly #nowhere: Segment = {
+    header: { number: Infinity, storeId: '', salt: 0, nextHandle: 0 },
+    path: '',
+    file: undefined as never,
+    capacity: 0,
+    end: 0,
+    durable: 0,
+    references: 0,
+    liveBytes: 0,
+  };
   readonly #cache = new Deque<Stored>();
   readonly #acks = new Map<string, RangeSet>();
   readonly #floors = new Map<string, number | null>();
@@ -104,7 +123,8 @@ class DiskEngine implements Engine {
       this.#segments = found.segments;
       this.#nextSegment = found.nextSegment;
       this.#storeId = found.storeId ?? randomBytes(16).toString('hex');
-      for (const { header } of found.segments) this.#state.nextHandle = Math.max(this.#state.nextHandle, header.nextHandle);
+      for (const { header } of found.segments)
+        this.#state.nextHandle = Math.max(this.#state.nextHandle, header.nextHandle);
       this.#openedAt = host.clock.monotonic();
       this.#base = found.time + (found.wall === 0 ? 0 : Math.min(DAY, Math.max(0, host.clock.now() - found.wall)));
       this.#current = await this.#newSegment(Math.max(64 * 1024, this.#segmentBytes / 8));
@@ -132,7 +152,10 @@ class DiskEngine implements Engine {
 
   #describe(damage: string[]): EngineState {
     const expiring: ExpiringRun[] = [];
-    const tracked = new Map<number, { instance: string; position: number; handle: number; waiting: number; id: string }>();
+    const tracked = new Map<
+      number,
+      { instance: string; position: number; handle: number; waiting: number; id: string }
+    >();
     const queues = [];
     for (const [queue, index] of this.#state.queues) {
       queues.push({ queue, messages: index.messages, bytes: index.bytes });
@@ -142,13 +165,34 @@ class DiskEngine implements Engine {
         for (let i = 0; i < count; i++) {
           const known = tracked.get(handle + i);
           if (known !== undefined) known.waiting++;
-          else tracked.set(handle + i, { instance: source.tracked.instance, position: source.tracked.first + offset + i, handle: handle + i, waiting: 1, id: source.tracked.ids[offset + i] as string });
+          else
+            tracked.set(handle + i, {
+              instance: source.tracked.instance,
+              position: source.tracked.first + offset + i,
+              handle: handle + i,
+              waiting: 1,
+              id: source.tracked.ids[offset + i] as string,
+            });
         }
       }
     }
-    const senders: SenderState[] = [...this.#state.senders].map(([instance, { name, floor, taken }]) => ({ instance, name, floor, taken: [...taken.ranges()] }));
+    const senders: SenderState[] = [...this.#state.senders].map(([instance, { name, floor, taken }]) => ({
+      instance,
+      name,
+      floor,
+      taken: [...taken.ranges()],
+    }));
     const entries = new Map([...this.#state.entries].map(([key, { value }]) => [key, value]));
-    return { storeId: this.#storeId, time: this.time(), entries, queues, expiring, senders, tracked: [...tracked.values()] satisfies TrackedMessage[], damage };
+    return {
+      storeId: this.#storeId,
+      time: this.time(),
+      entries,
+      queues,
+      expiring,
+      senders,
+      tracked: [...tracked.values()] satisfies TrackedMessage[],
+      damage,
+    };
   }
 
   async close(): Promise<void> {
@@ -162,14 +206,19 @@ class DiskEngine implements Engine {
     }
     await this.#preparing?.catch(() => undefined);
     await this.#reclaimer?.idle();
-    for (const segment of [...this.#segments, ...(this.#next === undefined ? [] : [this.#next])]) await segment.file.close().catch(() => undefined);
+    for (const segment of [...this.#segments, ...(this.#next === undefined ? [] : [this.#next])])
+      await segment.file.close().catch(() => undefined);
     await this.#lock?.release();
   }
 
   /** Fail-stop: what the disk holds is no longer known, so nothing is acknowledged from here on. */
   #fail(error: Error): void {
     if (this.#failure !== undefined) return;
-    this.#failure = new BroadcastError('store-failed', `the store in ${this.#options.directory} failed (${error.message}); nothing further is accepted. Look at the disk, then start the server again`, { cause: error });
+    this.#failure = new BroadcastError(
+      'store-failed',
+      `the store in ${this.#options.directory} failed (${error.message}); nothing further is accepted. Look at the disk, then start the server again`,
+      { cause: error },
+    );
     this.#writer.fail(this.#failure);
     this.#host?.failed(this.#failure);
   }
@@ -195,7 +244,13 @@ class DiskEngine implements Engine {
     });
     this.#reserve(size);
     return encoded.map(({ record, bytes }, i) => {
-      const stored = this.#state.addBatch({ ...record, batch: lean(record.batch, bytes) }, this.#nowhere, 0, bytes.length, Infinity);
+      const stored = this.#state.addBatch(
+        { ...record, batch: lean(record.batch, bytes) },
+        this.#nowhere,
+        0,
+        bytes.length,
+        Infinity,
+      );
       this.#writer.add({
         bytes,
         joined: i > 0,
@@ -215,13 +270,17 @@ class DiskEngine implements Engine {
     const limit = this.#open.storeBytes;
     if (limit !== undefined && this.#state.bytes + bytes > limit) {
       this.#limited = true;
-      throw new BroadcastError('store-full', `the store holds ${String(this.#state.bytes)} bytes, limits.storeBytes is ${String(limit)}`);
+      throw new BroadcastError(
+        'store-full',
+        `the store holds ${String(this.#state.bytes)} bytes, limits.storeBytes is ${String(limit)}`,
+      );
     }
     if (!this.#noSpace) return;
     const current = this.#current as Segment;
     const left = current.capacity - current.end - this.#writer.pendingBytes - COMMIT_SPACE;
     const next = this.#next === undefined ? 0 : this.#next.capacity - SEGMENT_HEADER;
-    if (bytes > left + next - ACK_ROOM) throw new BroadcastError('store-full', `the disk of ${this.#options.directory} is full`);
+    if (bytes > left + next - ACK_ROOM)
+      throw new BroadcastError('store-full', `the disk of ${this.#options.directory} is full`);
   }
 
   /** Keeps the latest batches in memory for a while. */
@@ -295,7 +354,12 @@ class DiskEngine implements Engine {
     if (from === to || !this.#state.queues.has(from)) return;
     this.#flushAcks();
     this.#state.move(from, to, handle, count, note);
-    const writer = new RecordWriter(RECORD.MOVE).str(from).str(to).varint(handle).varint(count).u8(note === undefined ? 0 : 1);
+    const writer = new RecordWriter(RECORD.MOVE)
+      .str(from)
+      .str(to)
+      .varint(handle)
+      .varint(count)
+      .u8(note === undefined ? 0 : 1);
     if (note !== undefined) writer.str(note);
     this.#add(writer);
     this.#armAcks();
@@ -324,7 +388,8 @@ class DiskEngine implements Engine {
     const writer = new RecordWriter(RECORD.PUT).str(key).u8(value === null ? 0 : 1);
     if (value !== null) writer.str(value);
     this.#add(writer, segment => {
-      if (value !== null && this.#state.entries.get(key)?.value === value) this.#state.put(key, value, segment.header.number);
+      if (value !== null && this.#state.entries.get(key)?.value === value)
+        this.#state.put(key, value, segment.header.number);
     });
     this.#armAcks();
   }
@@ -375,7 +440,8 @@ class DiskEngine implements Engine {
   async #prepareNext(): Promise<void> {
     const { directory, reserveBytes = RESERVE_BYTES } = this.#options;
     try {
-      if ((await this.#files.free(directory)) < this.#segmentBytes + reserveBytes) throw Object.assign(new Error('no space left'), { code: 'ENOSPC' });
+      if ((await this.#files.free(directory)) < this.#segmentBytes + reserveBytes)
+        throw Object.assign(new Error('no space left'), { code: 'ENOSPC' });
       this.#next = await this.#newSegment(this.#segmentBytes);
       if (this.#noSpace) {
         this.#noSpace = false;
@@ -387,7 +453,10 @@ class DiskEngine implements Engine {
         this.#fail(error as Error);
         return;
       }
-      if (!this.#noSpace) this.#host?.warn(`the disk of ${directory} is nearly full; messages that must be stored are refused until there is room`);
+      if (!this.#noSpace)
+        this.#host?.warn(
+          `the disk of ${directory} is nearly full; messages that must be stored are refused until there is room`,
+        );
       this.#noSpace = true;
       this.#retryLater();
     }
@@ -413,7 +482,12 @@ class DiskEngine implements Engine {
 
   // ---- reading ---------------------------------------------------------------------------------------------------------------
 
-  read(queue: string, from: number, maxMessages: number, maxBytes: number): readonly StoredRun[] | Promise<readonly StoredRun[]> {
+  read(
+    queue: string,
+    from: number,
+    maxMessages: number,
+    maxBytes: number,
+  ): readonly StoredRun[] | Promise<readonly StoredRun[]> {
     this.#check();
     const index = this.#state.queues.get(queue);
     if (index === undefined) return [];
@@ -421,17 +495,26 @@ class DiskEngine implements Engine {
     return fromMemory(runs) ?? this.#readDisk(queue, from, runs, maxMessages, maxBytes);
   }
 
-  async #readDisk(queue: string, from: number, runs: Parameters<typeof fromDisk>[0], maxMessages: number, maxBytes: number): Promise<readonly StoredRun[]> {
+  async #readDisk(
+    queue: string,
+    from: number,
+    runs: Parameters<typeof fromDisk>[0],
+    maxMessages: number,
+    maxBytes: number,
+  ): Promise<readonly StoredRun[]> {
     let answer: StoredRun[];
     try {
       answer = await fromDisk(runs, run => {
-        this.#host?.warn(`a stored message of ${JSON.stringify(queue)} is damaged and lost (${run.source.segment.path}, byte ${String(run.source.offset)})`);
+        this.#host?.warn(
+          `a stored message of ${JSON.stringify(queue)} is damaged and lost (${run.source.segment.path}, byte ${String(run.source.offset)})`,
+        );
         this.ack(queue, run.handle, run.count);
       });
     } catch (error) {
       // The segment may have been given back while it was read: then its messages have moved, and are read again there.
       if (this.#closed || this.#failure !== undefined) throw this.#failure ?? error;
-      if ((error as NodeJS.ErrnoException).code === 'EBADF' || /closed/.test((error as Error).message)) return this.read(queue, from, maxMessages, maxBytes);
+      if ((error as NodeJS.ErrnoException).code === 'EBADF' || /closed/.test((error as Error).message))
+        return this.read(queue, from, maxMessages, maxBytes);
       this.#fail(error as Error);
       throw this.#failure ?? error;
     }
@@ -473,7 +556,9 @@ function isForeign(name: string): boolean {
 function openError(error: unknown, directory: string): Error {
   if (error instanceof BroadcastError) return error;
   const { message } = error as Error;
-  return new BroadcastError('store-unreadable', `the data directory ${directory} cannot be used: ${message}`, { cause: error });
+  return new BroadcastError('store-unreadable', `the data directory ${directory} cannot be used: ${message}`, {
+    cause: error,
+  });
 }
 
 /**

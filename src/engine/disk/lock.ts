@@ -43,10 +43,18 @@ export class DirectoryLock {
     try {
       server = process.platform === 'linux' ? await bind(key, directory, path) : undefined;
       const owner = await readOwner(path);
-      if (owner !== undefined && server === undefined && owner.pid !== process.pid && owner.machine === machineIdentity() && isAlive(owner.pid)) {
+      if (
+        owner !== undefined &&
+        server === undefined &&
+        owner.pid !== process.pid &&
+        owner.machine === machineIdentity() &&
+        isAlive(owner.pid)
+      ) {
         throw locked(directory, owner.pid);
       }
-      await writeFile(path, JSON.stringify({ pid: process.pid, machine: machineIdentity() } satisfies Owner), { mode: 0o600 });
+      await writeFile(path, JSON.stringify({ pid: process.pid, machine: machineIdentity() } satisfies Owner), {
+        mode: 0o600,
+      });
     } catch (error) {
       owned.delete(key);
       server?.close();
@@ -66,8 +74,16 @@ export class DirectoryLock {
 }
 
 function locked(directory: string, pid: number | undefined): BroadcastError {
-  const who = pid === undefined ? 'another process' : pid === process.pid ? 'another server in this process' : `process ${String(pid)}`;
-  return new BroadcastError('store-locked', `${directory} belongs to ${who}; stop it, or choose another data directory`);
+  const who =
+    pid === undefined
+      ? 'another process'
+      : pid === process.pid
+        ? 'another server in this process'
+        : `process ${String(pid)}`;
+  return new BroadcastError(
+    'store-locked',
+    `${directory} belongs to ${who}; stop it, or choose another data directory`,
+  );
 }
 
 async function readOwner(path: string): Promise<Owner | undefined> {
@@ -84,7 +100,10 @@ function bind(key: string, directory: string, path: string): Promise<Server> {
     const server = createServer(socket => socket.destroy());
     server.unref();
     server.once('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EADDRINUSE') reject(new BroadcastError('store-unreadable', `${directory} cannot be locked: ${error.message}`, { cause: error }));
+      if (error.code !== 'EADDRINUSE')
+        reject(
+          new BroadcastError('store-unreadable', `${directory} cannot be locked: ${error.message}`, { cause: error }),
+        );
       else void readOwner(path).then(owner => reject(locked(directory, owner?.pid)));
     });
     server.listen({ path: `\0aw-broadcast-${name}` }, () => resolve(server));

@@ -33,12 +33,21 @@ export function fromMemory(runs: readonly IndexRun<Stored>[]): StoredRun[] | und
   if (runs[0]?.source.batch === undefined) return runs.length === 0 ? [] : undefined;
   return runs.map(run => {
     const { source, offset, count, handle, attempts, note } = run;
-    return { handle, batch: sliceBatch(source.batch as NonNullable<Stored['batch']>, offset, count), expiresAt: source.expiresAt, attempts, note };
+    return {
+      handle,
+      batch: sliceBatch(source.batch as NonNullable<Stored['batch']>, offset, count),
+      expiresAt: source.expiresAt,
+      attempts,
+      note,
+    };
   });
 }
 
 /** Reads from the disk; records that are damaged are reported and left out. */
-export async function fromDisk(runs: readonly IndexRun<Stored>[], damaged: (run: IndexRun<Stored>) => void): Promise<StoredRun[]> {
+export async function fromDisk(
+  runs: readonly IndexRun<Stored>[],
+  damaged: (run: IndexRun<Stored>) => void,
+): Promise<StoredRun[]> {
   const answer: StoredRun[] = [];
   let at = 0;
   while (at < runs.length) {
@@ -48,7 +57,12 @@ export async function fromDisk(runs: readonly IndexRun<Stored>[], damaged: (run:
     let to = offset;
     while (end < runs.length) {
       const { source } = runs[end] as IndexRun<Stored>;
-      if (source.segment !== segment || source.offset < offset || (end > at && source.offset + source.size - offset > MAX_READ)) break;
+      if (
+        source.segment !== segment ||
+        source.offset < offset ||
+        (end > at && source.offset + source.size - offset > MAX_READ)
+      )
+        break;
       to = Math.max(to, source.offset + source.size);
       end++;
     }

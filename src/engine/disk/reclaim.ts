@@ -65,7 +65,12 @@ export class Reclaimer {
     const { number } = segment.header;
     if (segment.references > 0) await this.#copyForward(segment);
     for (const [key, { value, segment: at }] of state.entries) {
-      if (at <= number) this.#write(new RecordWriter(RECORD.PUT).str(key).u8(1).str(value), where => state.put(key, value, where.header.number), () => state.entries.get(key)?.value === value);
+      if (at <= number)
+        this.#write(
+          new RecordWriter(RECORD.PUT).str(key).u8(1).str(value),
+          where => state.put(key, value, where.header.number),
+          () => state.entries.get(key)?.value === value,
+        );
     }
     for (const [instance, sender] of state.senders) {
       if (sender.segment > number) continue;
@@ -100,7 +105,14 @@ export class Reclaimer {
       for (const run of index.from(0)) {
         if (run.source.segment !== segment) continue;
         const list = placements.get(run.source) ?? [];
-        list.push({ queue, offset: run.offset, count: run.count, attempts: run.attempts, note: run.note, handle: run.handle });
+        list.push({
+          queue,
+          offset: run.offset,
+          count: run.count,
+          attempts: run.attempts,
+          note: run.note,
+          handle: run.handle,
+        });
         placements.set(run.source, list);
       }
     }
@@ -119,7 +131,12 @@ export class Reclaimer {
       const { batch } = decodeBatch(reader);
       const record = { handle: stored.handle, expiresAt: stored.expiresAt, batch, placements: places };
       const copy = encodeBatch(RECORD.REBATCH, record);
-      writer.add({ bytes: copy, joined: false, placed: (where, offset) => void state.moveBatch({ ...record, placements: this.#placesNow(stored, segment) }, where, offset, copy.length) });
+      writer.add({
+        bytes: copy,
+        joined: false,
+        placed: (where, offset) =>
+          void state.moveBatch({ ...record, placements: this.#placesNow(stored, segment) }, where, offset, copy.length),
+      });
     }
   }
 

@@ -197,7 +197,12 @@ export function encodeBatch(type: number, { handle, expiresAt, batch, placements
   const writer = new RecordWriter(type, batch.items.length + 160).varint(handle).f64(expiresAt);
   writer.varint(placements.length);
   for (const { queue, offset, count, attempts, note } of placements) {
-    writer.str(queue).varint(offset).varint(count).varint(attempts).u8(note === undefined ? 0 : 1);
+    writer
+      .str(queue)
+      .varint(offset)
+      .varint(count)
+      .varint(attempts)
+      .u8(note === undefined ? 0 : 1);
     if (note !== undefined) writer.str(note);
   }
   writer
@@ -212,7 +217,13 @@ export function encodeBatch(type: number, { handle, expiresAt, batch, placements
     )
     .hex16(sender.instance);
   if (sender.name !== undefined) writer.str(sender.name);
-  writer.varint(batch.first).varint(batch.count).varint(batch.idBase).varint(batch.floor).f64(batch.timestamp).str(envelope.idPrefix);
+  writer
+    .varint(batch.first)
+    .varint(batch.count)
+    .varint(batch.idBase)
+    .varint(batch.floor)
+    .f64(batch.timestamp)
+    .str(envelope.idPrefix);
   writer.varint(envelope.channels.length);
   for (const channel of envelope.channels) writer.str(channel);
   writer.varint(envelope.clients.length);
@@ -248,7 +259,16 @@ export function decodeBatch(reader: RecordReader): BatchRecord {
   const floor = reader.varint();
   const timestamp = reader.f64();
   const envelope = decodeEnvelope(reader, flags);
-  const batch: Batch = { sender: { instance, name }, envelope, first, count, idBase, floor, timestamp, items: reader.rest() };
+  const batch: Batch = {
+    sender: { instance, name },
+    envelope,
+    first,
+    count,
+    idBase,
+    floor,
+    timestamp,
+    items: reader.rest(),
+  };
   return { handle, expiresAt, batch, placements };
 }
 
@@ -265,7 +285,10 @@ function decodeEnvelope(reader: RecordReader, flags: number): Envelope {
     persistent: (flags & FLAG.PERSISTENT) !== 0,
     tracked: (flags & FLAG.TRACKED) !== 0,
     name: (flags & FLAG.NAME) !== 0 ? reader.str() : undefined,
-    headers: (flags & FLAG.HEADERS) !== 0 ? Object.fromEntries(Array.from({ length: reader.varint() }, () => [reader.str(), reader.str()])) : undefined,
+    headers:
+      (flags & FLAG.HEADERS) !== 0
+        ? Object.fromEntries(Array.from({ length: reader.varint() }, () => [reader.str(), reader.str()]))
+        : undefined,
     ttl: (flags & FLAG.TTL) !== 0 ? reader.varint() : undefined,
   };
 }
@@ -304,5 +327,10 @@ export function decodeSegmentHeader(bytes: Buffer): SegmentHeader | 'empty' | 'f
   if (!magic) return whole || bytes.length >= SEGMENT_HEADER ? 'foreign' : 'damaged';
   if (bytes.length >= 12 && bytes.readUInt32LE(8) > FORMAT_VERSION && whole) return 'newer';
   if (!whole) return 'damaged';
-  return { salt: bytes.readUInt32LE(12), number: bytes.readDoubleLE(16), nextHandle: bytes.readDoubleLE(24), storeId: bytes.toString('hex', 32, 48) };
+  return {
+    salt: bytes.readUInt32LE(12),
+    number: bytes.readDoubleLE(16),
+    nextHandle: bytes.readDoubleLE(24),
+    storeId: bytes.toString('hex', 32, 48),
+  };
 }

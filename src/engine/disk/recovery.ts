@@ -57,13 +57,23 @@ function isBefore(a: Position, b: Position): boolean {
   return a.segment < b.segment || (a.segment === b.segment && a.offset < b.offset);
 }
 
-export async function recover(files: FileSystem, directory: string, isForeign: (name: string) => boolean): Promise<Recovered> {
+export async function recover(
+  files: FileSystem,
+  directory: string,
+  isForeign: (name: string) => boolean,
+): Promise<Recovered> {
   const names = await files.list(directory);
   const foreign = names.filter(isForeign);
   if (foreign.length > 0) {
-    throw new BroadcastError('store-foreign', `${directory} holds files that are not of this store (${foreign.slice(0, 3).join(', ')}); choose an empty folder`);
+    throw new BroadcastError(
+      'store-foreign',
+      `${directory} holds files that are not of this store (${foreign.slice(0, 3).join(', ')}); choose an empty folder`,
+    );
   }
-  const numbers = names.map(segmentNumber).filter((n): n is number => n !== undefined).sort((a, b) => a - b);
+  const numbers = names
+    .map(segmentNumber)
+    .filter((n): n is number => n !== undefined)
+    .sort((a, b) => a - b);
   const damage: string[] = [];
   const scanned: Scanned[] = [];
   let storeId: string | undefined;
@@ -72,14 +82,21 @@ export async function recover(files: FileSystem, directory: string, isForeign: (
     if (opened === undefined) continue;
     const { segment, bytes } = opened;
     if (storeId !== undefined && storeId !== segment.header.storeId) {
-      throw new BroadcastError('store-foreign', `${segmentName(number)} in ${directory} is of another store; put it aside`);
+      throw new BroadcastError(
+        'store-foreign',
+        `${segmentName(number)} in ${directory} is of another store; put it aside`,
+      );
     }
     storeId = segment.header.storeId;
     scanned.push(scan(segment, bytes));
   }
   for (const [i, { segment }] of scanned.entries()) {
     const before = scanned[i - 1]?.segment.header.number;
-    if (before !== undefined && segment.header.number !== before + 1 && !damage.some(text => text.includes(segmentName(before + 1)))) {
+    if (
+      before !== undefined &&
+      segment.header.number !== before + 1 &&
+      !damage.some(text => text.includes(segmentName(before + 1)))
+    ) {
       damage.push(`${segmentName(before + 1)} is missing; what was in it is lost`);
     }
   }
@@ -89,7 +106,9 @@ export async function recover(files: FileSystem, directory: string, isForeign: (
   let cut = false;
   const segments: Segment[] = [];
   for (const one of scanned) {
-    const result: Applied = cut ? { end: SEGMENT_HEADER, torn: true, last: undefined } : await apply(files, directory, one, state, durable, damage);
+    const result: Applied = cut
+      ? { end: SEGMENT_HEADER, torn: true, last: undefined }
+      : await apply(files, directory, one, state, durable, damage);
     cut ||= result.torn;
     one.segment.end = result.end;
     one.segment.durable = result.end;
@@ -105,7 +124,13 @@ export async function recover(files: FileSystem, directory: string, isForeign: (
   return { state, segments, storeId, nextSegment: (numbers[numbers.length - 1] ?? 0) + 1, ...last, damage };
 }
 
-async function openSegment(files: FileSystem, directory: string, number: number, isLast: boolean, damage: string[]): Promise<{ segment: Segment; bytes: Buffer } | undefined> {
+async function openSegment(
+  files: FileSystem,
+  directory: string,
+  number: number,
+  isLast: boolean,
+  damage: string[],
+): Promise<{ segment: Segment; bytes: Buffer } | undefined> {
   const path = join(directory, segmentName(number));
   let file: LogFile;
   let bytes: Buffer;
@@ -113,13 +138,17 @@ async function openSegment(files: FileSystem, directory: string, number: number,
     file = await files.open(path, false);
     bytes = await file.read(0, await file.size());
   } catch (error) {
-    throw new BroadcastError('store-unreadable', `${path} cannot be read: ${(error as Error).message}`, { cause: error });
+    throw new BroadcastError('store-unreadable', `${path} cannot be read: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
   const header = decodeSegmentHeader(bytes.subarray(0, SEGMENT_HEADER));
   if (typeof header === 'object') return { segment: segmentOf(header, path, file, bytes.length), bytes };
   await file.close();
-  if (header === 'newer') throw new BroadcastError('store-newer', `${path} was written by a newer version; use that version`);
-  if (header === 'foreign') throw new BroadcastError('store-foreign', `${path} is not of this store; put it aside or choose another folder`);
+  if (header === 'newer')
+    throw new BroadcastError('store-newer', `${path} was written by a newer version; use that version`);
+  if (header === 'foreign')
+    throw new BroadcastError('store-foreign', `${path} is not of this store; put it aside or choose another folder`);
   if (header === 'empty' && isLast) {
     // Made, and the machine went down before its header was durable: nothing was ever stored in it.
     await files.unlink(path);
@@ -189,7 +218,12 @@ interface Commit {
 function readCommit(bytes: Buffer, offset: number, size: number): Commit {
   const reader = new RecordReader(bytes, offset, size);
   reader.u8();
-  return { durable: { segment: reader.varint(), offset: reader.varint() }, start: reader.varint(), wall: reader.f64(), time: reader.f64() };
+  return {
+    durable: { segment: reader.varint(), offset: reader.varint() },
+    start: reader.varint(),
+    wall: reader.f64(),
+    time: reader.f64(),
+  };
 }
 
 interface Applied {
@@ -235,7 +269,13 @@ async function apply(
   return { end, torn: torn !== undefined || group.length > rest.length, last };
 }
 
-async function putAside(files: FileSystem, directory: string, segment: Segment, bytes: Buffer, gap: { from: number; to: number }): Promise<string> {
+async function putAside(
+  files: FileSystem,
+  directory: string,
+  segment: Segment,
+  bytes: Buffer,
+  gap: { from: number; to: number },
+): Promise<string> {
   const folder = join(directory, 'damaged');
   const name = `${segmentName(segment.header.number)}.${String(gap.from)}-${String(gap.to)}`;
   const text = `${segmentName(segment.header.number)}, bytes ${String(gap.from)} to ${String(gap.to)}: not readable, put aside as damaged/${name}; the messages in them are lost`;

@@ -32,12 +32,18 @@ export function segmentNumber(name: string): number | undefined {
 }
 
 /** Makes a segment with its space and makes it durable. Rejects with the system's error, the file removed. */
-export async function createSegment(files: FileSystem, directory: string, header: Omit<SegmentHeader, 'salt'>, capacity: number): Promise<Segment> {
+export async function createSegment(
+  files: FileSystem,
+  directory: string,
+  header: Omit<SegmentHeader, 'salt'>,
+  capacity: number,
+): Promise<Segment> {
   const path = join(directory, segmentName(header.number));
   const whole: SegmentHeader = { ...header, salt: randomBytes(4).readUInt32LE(0) };
   const file = await files.open(path, true);
   try {
-    for (let at = 0; at < capacity; at += ZEROS.length) await file.write(ZEROS.subarray(0, Math.min(ZEROS.length, capacity - at)), at);
+    for (let at = 0; at < capacity; at += ZEROS.length)
+      await file.write(ZEROS.subarray(0, Math.min(ZEROS.length, capacity - at)), at);
     await file.write(encodeSegmentHeader(whole), 0);
     await file.sync();
     await files.syncDirectory(directory);
@@ -46,5 +52,14 @@ export async function createSegment(files: FileSystem, directory: string, header
     await files.unlink(path).catch(() => undefined);
     throw error;
   }
-  return { header: whole, path, file, capacity, end: SEGMENT_HEADER, durable: SEGMENT_HEADER, references: 0, liveBytes: 0 };
+  return {
+    header: whole,
+    path,
+    file,
+    capacity,
+    end: SEGMENT_HEADER,
+    durable: SEGMENT_HEADER,
+    references: 0,
+    liveBytes: 0,
+  };
 }

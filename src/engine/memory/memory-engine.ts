@@ -52,7 +52,10 @@ class MemoryEngine implements Engine {
     for (const { batch } of batches) size += batch.items.length + OVERHEAD;
     if (this.#bytes + size > this.#limit) {
       this.#full = true;
-      throw new BroadcastError('store-full', `the store in memory is full: ${String(this.#limit)} bytes (limits.storeBytes)`);
+      throw new BroadcastError(
+        'store-full',
+        `the store in memory is full: ${String(this.#limit)} bytes (limits.storeBytes)`,
+      );
     }
     return batches.map(append => this.#appendOne(append));
   }
@@ -187,4 +190,3 @@ function unpinned(batch: Batch): Batch {
 export function memoryEngine(): Engine {
   return new MemoryEngine();
 }
-
