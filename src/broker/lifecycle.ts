@@ -115,8 +115,12 @@ export function noted(ctx: Context, instance: Instance, ranges: readonly Range[]
   if (ctx.engine.usage(id).messages === 0) instance.session.noticesWaiting = false;
 }
 
-/** The sender still waits for the final outcome of these positions; it is told of those that are decided. */
+/**
+ * The sender still waits for the final outcome of these positions; it is told of those that are decided. What has not
+ * come yet is not: it follows in the outbox, and to call it delivered would end it there.
+ */
 export function track(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
+  const { floor, taken } = instance.sender;
   const waiting = new Set<number>();
   for (const tracked of ctx.tracked.values()) if (tracked.sender === instance.id) waiting.add(tracked.position);
   for (const entry of instance.sender.unsettled) {
@@ -124,7 +128,7 @@ export function track(ctx: Context, instance: Instance, ranges: readonly Range[]
   }
   for (const { first, count } of ranges) {
     for (let position = first; position < first + count; position++) {
-      if (waiting.has(position)) continue;
+      if (waiting.has(position) || (position >= floor && !taken.has(position))) continue;
       const key = outcomeKey(instance.id, position);
       const undelivered = ctx.outcomes.delete(key);
       if (undelivered) ctx.engine.put(key, null);
