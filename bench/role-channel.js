@@ -1,0 +1,104 @@
+// Both ends of the channel between a run and its roles: questions with answers, each within a time, and the CPU time
+// that a role has used.
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const ROLES = fileURLToPath(new URL('./roles.js', import.meta.url));
+
+/** Milliseconds on the machine's monotonic clock, the same for all processes. */
+export function now() {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1e3 + nanoseconds / 1e6;
+}
+
+/** In the role's process: answers what the parent asks. */
+export function serve(verbs) {
+  process.on('message', async ({ id, verb, args }) => {
+    try {
+      if (verb === 'cpu') process.send({ id, answer: process.cpuUsage() });
+      else process.send({ id, answer: await verbs[verb](args) });
+    } catch (error) {
+      process.send({ id, failure: error.stack ?? String(error) });
+    }
+    if (verb === 'stop') process.disconnect();
+  });
+  // A role never outlives the run.
+  process.on('disconnect', () => process.exit());
+  process.send({ id: 0 });
+}
+
+/** In the parent: one role's process. */
+export class Role {
+  #child;
+  #asked = 0;
+  #open = new Map();
+  #timeout;
+  #started;
+
+  constructor(role, { entry, timeout, profile, label }) {
+    this.name = label ?? role;
+    this.#timeout = timeout;
+    const execArgv = profile ? ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${label}.cpuprofile`] : [];
+    this.#child = fork(ROLES, [role, entry], { execArgv, stdio: ['ignore', 2, 2, 'ipc'] });
+    this.#child.on('message', message => this.#answer(message));
+    this.#child.on('exit', (code, signal) => this.#gone(`${this.name} ended (${signal ?? code})`));
+    this.#started = this.#expect(0, 'start');
+  }
+
+  #answer({ id, answer, failure }) {
+    const open = this.#open.get(id);
+    this.#open.delete(id);
+    clearTimeout(open?.timer);
+    if (failure === undefined) open?.resolve(answer);
+    else open?.reject(new Error(`${this.name}: ${failure}`));
+  }
+
+  #gone(text) {
+    for (const { reject, timer } of this.#open.values()) {
+      clearTimeout(timer);
+      reject(new Error(text));
+    }
+    this.#open.clear();
+  }
+
+  #expect(id, verb) {
+    const answer = new Promise((resolve, reject) => {
+      const late = () => {
+        this.#open.delete(id);
+        reject(new Error(`${this.name} did not answer "${verb}" within ${this.#timeout / 1000} s`));
+      };
+      this.#open.set(id, { resolve, reject, timer: setTimeout(late, this.#timeout) });
+    });
+    answer.catch(() => undefined); // whoever awaits it hears of it
+    return answer;
+  }
+
+  async ask(verb, args) {
+    await this.#started;
+    const id = ++this.#asked;
+    const answer = this.#expect(id, verb);
+    if (this.#child.connected) this.#child.send({ id, verb, args });
+    return answer;
+  }
+
+  /** Seconds of CPU that the process has used, all its threads together. */
+  async cpu() {
+    const { user, system } = await this.ask('cpu');
+    return (user + system) / 1e6;
+  }
+
+  /** Ends it in good order, or at least ends it. */
+  async stop() {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const exited = once(this.#child, 'exit');
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 10_000);
+    await this.ask('stop').catch(() => this.#child.kill('SIGKILL'));
+    await exited;
+    clearTimeout(timer);
+  }
+
+  kill() {
+    this.#child.kill('SIGKILL');
+  }
+}

@@ -1,0 +1,218 @@
+// The roles of a run, each in a process of its own: node roles.js ROLE ENTRY, told what to do over the channel to its
+// parent. ENTRY is the package's module, so that two checkouts can be measured against each other.
+import { once } from 'node:events';
+import { setImmediate as turn } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { createHistogram } from 'node:perf_hooks';
+import { payload } from './payload.js';
+import { limitRoles } from './limit.js';
+import { now, serve } from './role-channel.js';
+
+const [, , role, entry] = process.argv;
+const CHANNEL = 'bench';
+// Messages that a sender creates before it lets its sockets have a turn.
+const BURST = 256;
+// Latencies outside of these are counted as the nearest.
+const HISTOGRAM = { lowest: 1, highest: 60e9, figures: 3 };
+
+let library;
+
+function connect({ port, name }) {
+  const client = new library.BroadcastTcpClient({ host: '127.0.0.1', port }, name);
+  return { client, connected: () => client.connect() };
+}
+
+function server() {
+  let running;
+  return {
+    async start({ dataDir }) {
+      running = new library.BroadcastTcpServer({ host: '127.0.0.1', port: 0, ...(dataDir ? { dataDir } : {}) });
+      await running.start();
+      return { port: running.address.port };
+    },
+    stats: () => running.stats(),
+    stop: () => running?.stop(),
+  };
+}
+
+/** Sends numbered objects, to a channel or to one client, as fast as the outbox has room. */
+function publisher() {
+  let client;
+  let sent = 0;
+  let last;
+  let kept = [];
+
+  async function send({ target, size, persistent, keep, until }) {
+    const { make } = payload(size);
+    const { BroadcastMessage } = library;
+    const options = { persistent };
+    const create = target === undefined ? BroadcastMessage.createChannelMessage : BroadcastMessage.createClientMessage;
+    const to = target ?? CHANNEL;
+    while (!until(sent)) {
+      for (let i = 0; i < BURST && !client.outbox.full && !until(sent, i); i++) {
+        last = client.sendMessage(create(to, make(sent++), options));
+        if (keep) kept.push(last);
+      }
+      if (client.outbox.full) await client.ready();
+      else await turn();
+    }
+  }
+
+  return {
+    async start(options) {
+      const { client: made, connected } = connect(options);
+      client = made;
+      await connected();
+    },
+    /** Sends for so long, or so many; tells when it began and how many were sent in all. */
+    async publish({ seconds, messages, ...options }) {
+      const began = now();
+      const first = sent;
+      const end = began + (seconds ?? 0) * 1000;
+      const until =
+        messages === undefined ? (_sent, i) => i === undefined && now() >= end : sent => sent - first >= messages;
+      await send({ ...options, until });
+      return { began, first, sent };
+    },
+    /** Waits for the last receipt. Those of one sender come in order. */
+    async settled() {
+      await last;
+      const at = now();
+      if (client.outbox.messages > 0) throw new Error(`${client.outbox.messages} messages are not settled`);
+      return { at };
+    },
+    /** Looks at every receipt that was kept. */
+    async check({ status, durability }) {
+      for (const receipt of kept) {
+        const got = await receipt;
+        if (got.status !== status || got.durability !== durability)
+          throw new Error(`a receipt says ${got.status}/${got.durability} instead of ${status}/${durability}`);
+      }
+      const count = kept.length;
+      kept = [];
+      return { count };
+    },
+    /** One message at a time, the next when the receipt of the one before is there. */
+    async synced({ target, size, messages, warmUp }) {
+      const { make } = payload(size);
+      const histogram = createHistogram(HISTOGRAM);
+      for (let i = 0; i < warmUp + messages; i++) {
+        const began = process.hrtime.bigint();
+        const receipt = await client.sendMessage(library.BroadcastMessage.createClientMessage(target, make(sent++)));
+        if (i >= warmUp) histogram.record(process.hrtime.bigint() - began);
+        if (receipt.status !== 'stored' || receipt.durability !== 'fsync')
+          throw new Error(`a receipt says ${receipt.status}/${receipt.durability}`);
+      }
+      return percentiles(histogram);
+    },
+    stop: () => client?.close(),
+  };
+}
+
+/** Takes numbered objects and checks that each is the next. */
+function subscriber() {
+  let client;
+  let connected;
+  let received = 0;
+  let fault;
+  let target = Infinity;
+  let at = 0;
+  let reached = () => undefined;
+
+  return {
+    async start({ own, size, late, from = 0, ...options }) {
+      const { numberOf } = payload(size);
+      await client?.close();
+      received = from;
+      ({ client, connected } = connect(options));
+      const handler = ({ data }) => {
+        if (numberOf(data) !== received) fault ??= `number ${numberOf(data)} came instead of ${received}`;
+        received++;
+        if (received < target) return;
+        at = now();
+        reached();
+      };
+      if (own) client.onMessage(handler);
+      else client.onMessage(CHANNEL, handler);
+      if (!late) await connected();
+    },
+    /** Connects at last; tells when it began to. */
+    async come() {
+      const began = now();
+      await connected();
+      return { began };
+    },
+    /** Tells when it has received so many in all. */
+    async reach({ count }) {
+      target = count;
+      if (received < count) await new Promise(resolve => (reached = resolve));
+      else at = now();
+      // Whatever comes too often, comes with these.
+      await turn();
+      target = Infinity;
+      if (received > count) fault ??= `${received} messages came instead of ${count}`;
+      if (fault !== undefined) throw new Error(fault);
+      return { at };
+    },
+    stop: () => client?.close(),
+  };
+}
+
+/** Sends back what it gets. */
+function echo() {
+  let client;
+  return {
+    async start({ persistent, ...options }) {
+      const { client: made, connected } = connect(options);
+      client = made;
+      client.onMessage('ping', ({ data }) => {
+        client.sendMessage(library.BroadcastMessage.createChannelMessage('pong', data, { persistent }));
+      });
+      await connected();
+    },
+    stop: () => client?.close(),
+  };
+}
+
+/** One message to the echo and back at a time. */
+function pinger() {
+  let client;
+  let arrived = () => undefined;
+  return {
+    async start(options) {
+      const { client: made, connected } = connect(options);
+      client = made;
+      client.onMessage('pong', ({ data }) => arrived(data));
+      await connected();
+    },
+    run({ size, persistent, messages, warmUp }) {
+      const { make, numberOf } = payload(size);
+      const histogram = createHistogram(HISTOGRAM);
+      let n = 0;
+      let began;
+      const next = () => {
+        began = process.hrtime.bigint();
+        client.sendMessage(library.BroadcastMessage.createChannelMessage('ping', make(n), { persistent }));
+      };
+      return new Promise((resolve, reject) => {
+        arrived = data => {
+          if (n >= warmUp) histogram.record(process.hrtime.bigint() - began);
+          if (numberOf(data) !== n) reject(new Error(`number ${numberOf(data)} came back instead of ${n}`));
+          else if (++n < warmUp + messages) next();
+          else resolve(percentiles(histogram));
+        };
+        next();
+      });
+    },
+    stop: () => client?.close(),
+  };
+}
+
+function percentiles(histogram) {
+  return { p50: histogram.percentile(50) / 1000, p99: histogram.percentile(99) / 1000, count: histogram.count };
+}
+
+const roles = { server, publisher, subscriber, echo, pinger, ...limitRoles({ now, once, percentiles, HISTOGRAM }) };
+
+library = await import(pathToFileURL(entry));
+serve(roles[role]());

@@ -1,0 +1,91 @@
+// npm run bench: measures Broadcast, and beside it what the machine can do at all. docs/performance.md says how to read it.
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build, isStale } from '../scripts/build.js';
+import { readOptions } from './options.js';
+import { printProfiles } from './profile.js';
+import { environment, printTables, summarize } from './report.js';
+import { runScenario, SCENARIOS } from './scenarios.js';
+
+const RESULTS = fileURLToPath(new URL('./results/', import.meta.url));
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const entryOf = checkout => join(checkout, 'dist', 'esm', 'index.js');
+
+const say = text => process.stderr.write(`${text}\n`);
+
+/** What is run in each repetition: limits first, then what is compared with them; each once for every checkout. */
+function jobsOf({ only, sizes, against }) {
+  const jobs = new Map();
+  const add = (name, size, checkout) => {
+    const key = [name, size, ...(checkout === undefined ? [] : ['against'])].join('-');
+    jobs.set(key, { key, name, size, entry: entryOf(checkout ?? ROOT), against: checkout !== undefined });
+    return key;
+  };
+  for (const name of only) {
+    const { limit, sizes: usual = [128] } = SCENARIOS[name];
+    for (const size of sizes ?? usual) {
+      const limitKey = limit === undefined ? undefined : add(limit, size);
+      for (const checkout of against === undefined || limit === undefined ? [undefined] : [undefined, resolve(against)])
+        jobs.get(add(name, size, checkout)).limitKey = limitKey;
+    }
+  }
+  return [...jobs.values()];
+}
+
+/** All repetitions, one job after the other, every second time in the opposite order. */
+async function runAll(jobs, options) {
+  const repetitions = [];
+  const ends = Date.now() + options.maxMinutes * 60_000;
+  for (let rep = 0; rep < options.reps && (rep === 0 || Date.now() < ends); rep++) {
+    const results = {};
+    repetitions.push(results);
+    for (const job of rep % 2 === 0 ? jobs : [...jobs].reverse()) {
+      say(`repetition ${rep + 1} of ${options.reps}: ${job.key}`);
+      results[job.key] = await runScenario(job.name, job.size, {
+        ...options.amounts,
+        ...job,
+        dir: options.dir,
+        timeout: options.timeout,
+        subscribers: options.subscribers,
+        profile: options.profile,
+      });
+    }
+  }
+  return repetitions;
+}
+
+async function main() {
+  const options = readOptions(process.argv.slice(2));
+  if (options === undefined) return;
+  if (isStale()) build();
+  options.dir = resolve(options.dir ?? RESULTS);
+  mkdirSync(options.dir, { recursive: true });
+  if (options.profile !== undefined) mkdirSync((options.profile = resolve(options.profile)), { recursive: true });
+  const machine = environment(options);
+  for (const [key, value] of Object.entries(machine)) say(`${key}: ${value}`);
+
+  const jobs = jobsOf(options);
+  const repetitions = await runAll(jobs, options);
+  if (options.smoke) {
+    console.log(`${jobs.length} scenarios: every count is right, and every order.`);
+    return;
+  }
+  const summary = summarize(jobs, repetitions);
+  const { only, reps, amounts, subscribers } = options;
+  const report = { machine, settings: { only, reps, subscribers, ...amounts }, summary, repetitions };
+  mkdirSync(RESULTS, { recursive: true });
+  const file = join(RESULTS, `${new Date().toISOString().replaceAll(':', '-')}.json`);
+  writeFileSync(file, `${JSON.stringify(report, undefined, 2)}\n`);
+  say(`kept in ${file}`);
+  if (options.json) console.log(JSON.stringify(report, undefined, 2));
+  else printTables(summary);
+  if (options.profile !== undefined) printProfiles(options.profile);
+}
+
+try {
+  await main();
+} catch (error) {
+  say(`bench: ${error.message}`);
+  process.exitCode = 1;
+}
