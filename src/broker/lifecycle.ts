@@ -121,24 +121,40 @@ export function noted(ctx: Context, instance: Instance, ranges: readonly Range[]
  */
 export function track(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
   const { floor, taken } = instance.sender;
-  const waiting = new Set<number>();
-  for (const tracked of ctx.tracked.values()) if (tracked.sender === instance.id) waiting.add(tracked.position);
-  for (const entry of instance.sender.unsettled) {
-    for (let i = 0; i < entry.batch.count; i++) waiting.add(entry.batch.first + i);
-  }
+  const undecided = new RangeSet();
+  for (const tracked of ctx.tracked.values()) if (tracked.sender === instance.id) undecided.add(tracked.position, 1);
+  for (const { batch } of instance.sender.unsettled) undecided.add(batch.first, batch.count);
+  const undelivered = outcomesOf(ctx, instance.id);
   for (const { first, count } of ranges) {
-    for (let position = first; position < first + count; position++) {
-      if (waiting.has(position) || (position >= floor && !taken.has(position))) continue;
-      const key = outcomeKey(instance.id, position);
-      const undelivered = ctx.outcomes.delete(key);
-      if (undelivered) ctx.engine.put(key, null);
-      announce(ctx, instance.sender, {
-        first: position,
-        count: 1,
-        status: undelivered ? 'undelivered' : 'delivered',
-        durability: 'none',
-        final: true,
-      });
+    const known = Math.max(first, floor);
+    for (const gap of taken.missing(known, first + count - known)) undecided.add(gap.first, gap.count);
+    for (const run of undecided.missing(Math.max(1, first), first + count - Math.max(1, first)))
+      announceTracked(ctx, instance, run, undelivered);
+  }
+}
+
+function outcomesOf(ctx: Context, instance: string): RangeSet {
+  const prefix = outcomeKey(instance, '');
+  const positions = new RangeSet();
+  for (const key of ctx.outcomes) if (key.startsWith(prefix)) positions.add(Number(key.slice(prefix.length)), 1);
+  return positions;
+}
+
+/** By ranges, and not one by one: a client may name as many as it likes. */
+function announceTracked(ctx: Context, { id, sender }: Instance, run: Range, undelivered: RangeSet): void {
+  const tell = (status: 'delivered' | 'undelivered', part: Range): void =>
+    announce(ctx, sender, { ...part, status, durability: 'none', final: true });
+  const failed = new RangeSet();
+  failed.add(run.first, run.count);
+  for (const part of undelivered.missing(run.first, run.count)) {
+    failed.delete(part.first, part.count);
+    tell('delivered', part);
+  }
+  for (const part of failed.ranges()) {
+    tell('undelivered', part);
+    for (let position = part.first; position < part.first + part.count; position++) {
+      const key = outcomeKey(id, position);
+      if (ctx.outcomes.delete(key)) ctx.engine.put(key, null);
     }
   }
 }

@@ -298,7 +298,7 @@ export function settleTracked(ctx: Context, handle: number, count: number, ok: b
 }
 
 /** Where the final outcome of a message is kept for a sender that is away, when it is not the expected one. */
-export function outcomeKey(instance: string, position: number): string {
+export function outcomeKey(instance: string, position: number | ''): string {
   return `t/${instance}/${String(position)}`;
 }
 

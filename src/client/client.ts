@@ -5,7 +5,7 @@ import type { SenderIdentity } from '../batch.js';
 import { encodeBody } from '../body/index.js';
 import type { Timer } from '../clock.js';
 import { resolveClientConfig, type ClientConfig, type ResolvedClientConfig } from '../config.js';
-import { BroadcastError, isErrorCode } from '../errors.js';
+import { BroadcastError } from '../errors.js';
 import { LazyReceipt } from '../lazy-receipt.js';
 import { BroadcastMessage, parseId, processIdPrefix } from '../message.js';
 import { checkClientName, checkName } from '../names.js';
@@ -13,7 +13,14 @@ import { machineIdentity } from '../process-identity.js';
 import { Reader } from '../protocol/bytes.js';
 import { FIRST_OPTIONAL, FRAME, FRAME_HEADER, frameName } from '../protocol/constants.js';
 import * as frames from '../protocol/frames.js';
-import { decodeMessages, type AliasLookup, type AliasSource } from '../protocol/messages.js';
+import {
+  decodeMessages,
+  EnvelopeMemo,
+  type AliasLookup,
+  type AliasSource,
+  type KnownSender,
+} from '../protocol/messages.js';
+import { RangeSet } from '../range-set.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
 import { Connector, type ConnectorHost } from './connector.js';
 import { Deliveries } from './deliveries.js';
@@ -91,6 +98,8 @@ interface Declared {
 }
 
 const CLOSE_TIMEOUT = 5000;
+/** Ranges in one frame. */
+const MAX_RANGES = 8192;
 const WARN_FULL_INTERVAL = 1000;
 const MAX_HANDLER_NUMBER = 1_000_000;
 
@@ -127,6 +136,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   #channelAliases = new Map<string, number>();
   #clientAliases = new Map<string, number>();
   #lookup = newLookup();
+  #envelopes = new EnvelopeMemo();
   #note: frames.DeliveryFrame | undefined;
   #warnedFullAt = -Infinity;
   #lastChecked: BroadcastMessage | undefined;
@@ -220,6 +230,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     this.#channelAliases = new Map();
     this.#clientAliases = new Map();
     this.#lookup = newLookup();
+    this.#envelopes = new EnvelopeMemo();
     this.#note = undefined;
     this.#subscriptions = new Set();
     const { limits } = welcome;
@@ -232,14 +243,19 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     };
     this.#deliveries.renew();
     for (const channel of this.#handlers.keys()) this.#declare(channel);
-    if (this.#outbox.hasTracked)
-      this.#connector.send(frames.encodeRanges(FRAME.TRACK, this.#outbox.trackedPositions()));
+    this.#sendRanges(FRAME.TRACK, this.#outbox.trackedPositions());
     for (const [request, { encode }] of this.#requests) this.#resend(request, encode);
     this.#outbox.online(welcome.sender, limits.sendWindow, welcome.taken, welcome.known);
     this.#outbox.pump();
     if (this.#state !== 'closing') this.#state = 'online';
     this.#emit('online');
     this.#becomeReady();
+  }
+
+  /** In several frames when they are many: a frame has a longest length (2.2). */
+  #sendRanges(type: number, ranges: readonly { first: number; count: number }[]): void {
+    for (let i = 0; i < ranges.length; i += MAX_RANGES)
+      this.#connector.send(frames.encodeRanges(type, ranges.slice(i, i + MAX_RANGES)));
   }
 
   #resend(request: number, encode: (request: number) => Buffer): void {
@@ -281,7 +297,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
       case FRAME.MESSAGES: {
         const note = this.#note;
         this.#note = undefined;
-        this.#deliveries.receive(decodeMessages(frame.subarray(FRAME_HEADER), this.#lookup).batch, note);
+        this.#deliveries.receive(decodeMessages(frame, this.#lookup, this.#envelopes, FRAME_HEADER).batch, note);
         return;
       }
       case FRAME.RECEIPT:
@@ -318,8 +334,8 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
         this.#answered(frames.decodeRequest(reader), undefined);
         return;
       case FRAME.FAILED: {
-        const { request, code, text } = frames.decodeFailed(reader);
-        this.#answered(request, new BroadcastError(isErrorCode(code) ? code : 'protocol-error', text));
+        const failed = frames.decodeFailed(reader);
+        this.#answered(failed.request, frames.errorFromPeer(failed));
         return;
       }
       case FRAME.GOODBYE:
@@ -338,8 +354,8 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   }
 
   #onUnalias({ alias, kind }: { alias: number; kind: number }): void {
-    if (kind !== frames.ALIAS_KIND.SENDER) return;
-    const sender = this.#lookup.sender(alias);
+    if (kind !== frames.ALIAS_KIND.SENDER) return; // names keep their numbers in this version
+    const sender = this.#lookup.removeSender(alias);
     if (sender !== undefined) this.#deliveries.forget(sender.identity.instance);
   }
 
@@ -367,8 +383,9 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     const floor = this.#outbox.takeFloor();
     if (floor !== undefined) this.#connector.send(frames.encodeSettled(floor));
     if (this.#noted.length > 0) {
-      const noted = this.#noted.splice(0).sort((a, b) => a - b);
-      for (const first of new Set(noted)) this.#connector.send(frames.encodeRanges(FRAME.NOTED, [{ first, count: 1 }]));
+      const noted = new RangeSet();
+      for (const notice of this.#noted.splice(0)) noted.add(notice, 1);
+      this.#sendRanges(FRAME.NOTED, [...noted.ranges()]);
     }
     if (this.#sentWaiters.size > 0 && this.#outbox.allSent) release(this.#sentWaiters);
   }
@@ -731,20 +748,37 @@ function checkHandlerOptions(options: HandlerOptions): HandlerOptions {
 interface Lookup extends AliasLookup {
   addName(alias: number, kind: number, name: string): void;
   addSender(sender: frames.SenderAlias): void;
+  removeSender(alias: number): KnownSender | undefined;
 }
 
 /** What the server has announced on this connection. */
 function newLookup(): Lookup {
   const channels = new Map<number, string>();
   const clients = new Map<number, string>();
-  const senders = new Map<number, { identity: SenderIdentity; idPrefix: string }>();
+  const senders = new Map<number, KnownSender>();
   return {
     channel: alias => channels.get(alias),
     client: alias => clients.get(alias),
     sender: alias => senders.get(alias),
-    addName: (alias, kind, name) => (kind === frames.ALIAS_KIND.CHANNEL ? channels : clients).set(alias, name),
-    addSender: ({ alias, instance, name, idPrefix }) =>
-      senders.set(alias, { identity: { instance, name: name === '' ? undefined : name }, idPrefix }),
+    // An alias never changes its meaning: envelopes are remembered by it (5.1).
+    addName(alias, kind, name) {
+      const names = kind === frames.ALIAS_KIND.CHANNEL ? channels : clients;
+      if ((names.get(alias) ?? name) !== name)
+        throw new BroadcastError('protocol-error', 'an alias changed its meaning');
+      names.set(alias, name);
+    },
+    addSender({ alias, instance, name, idPrefix }) {
+      const identity = { instance, name: name === '' ? undefined : name };
+      const known = senders.get(alias) ?? { identity, idPrefix };
+      if (known.identity.instance !== instance || known.idPrefix !== idPrefix)
+        throw new BroadcastError('protocol-error', 'an alias changed its meaning');
+      senders.set(alias, known);
+    },
+    removeSender(alias) {
+      const known = senders.get(alias);
+      senders.delete(alias);
+      return known;
+    },
   };
 }
 

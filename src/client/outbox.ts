@@ -116,10 +116,6 @@ export class Outbox {
     return [...set.ranges()];
   }
 
-  get hasTracked(): boolean {
-    return this.#tracked.size > 0;
-  }
-
   // ---- coming in -----------------------------------------------------------------------------------------------------------
 
   /** Takes a message whose body is encoded. Throws `outbox-full`. */
@@ -304,6 +300,7 @@ export class Outbox {
     for (const { first, count, status, durability, final } of outcomes) {
       let position = first;
       const end = first + count;
+      if (end > this.#nextPosition) throw new BroadcastError('protocol-error', 'a receipt for what was not sent');
       while (position < end) {
         const batch = this.#find(position);
         if (batch === undefined) {

@@ -64,10 +64,10 @@ export const MESSAGE_FLAG = {
 } as const;
 export const MESSAGE_FLAGS = 127;
 
-/** 2.2: receipts and acknowledgements have room in this, however small the messages. */
-const MIN_MAX_FRAME = 256 * 1024;
+/** 2.2: small messages share a frame up to here, whatever the limits; receipts and acknowledgements have room too. */
+const MIN_BODIES = 256 * 1024;
 
-/** 2.2: the largest frame once the opening is done. */
+/** 2.2: the largest frame once the opening is done. A name takes up to 260 bytes, a header up to thrice its own. */
 export function maxFrameBytes(limits: { messageBytes: number; headerBytes: number; targets: number }): number {
-  return Math.max(MIN_MAX_FRAME, limits.messageBytes + limits.headerBytes + limits.targets * 260 + 1024);
+  return Math.max(MIN_BODIES, limits.messageBytes) + limits.headerBytes * 3 + limits.targets * 260 + 1024;
 }

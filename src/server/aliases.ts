@@ -1,6 +1,6 @@
 /** The server's numbers for channels, clients and sending instances, the same for every connection (docs/protocol.md, 5). */
 import type { SenderIdentity } from '../batch.js';
-import type { AliasLookup, AliasSource } from '../protocol/messages.js';
+import type { AliasLookup, AliasSource, KnownSender } from '../protocol/messages.js';
 import { ALIAS_KIND, encodeAlias, encodeSender } from '../protocol/frames.js';
 
 /** Names that get a number; further ones are written in full, which always works. */
@@ -9,12 +9,15 @@ const MAX_ALIASES = 262_144;
 interface Known {
   readonly kind: number;
   readonly name: string;
-  readonly identity?: SenderIdentity;
-  readonly idPrefix?: string;
+}
+
+interface Sender extends Known, KnownSender {
+  /** The number that it had before its prefix was known. */
+  readonly older: number | undefined;
 }
 
 export class Aliases implements AliasSource, AliasLookup {
-  readonly #known: (Known | undefined)[] = [undefined];
+  readonly #known: (Known | Sender | undefined)[] = [undefined];
   readonly #channels = new Map<string, number>();
   readonly #clients = new Map<string, number>();
   readonly #senders = new Map<string, number>();
@@ -56,40 +59,53 @@ export class Aliases implements AliasSource, AliasLookup {
     return alias;
   }
 
-  /** The number of a sending instance. Messages from the store come with an unknown prefix of ids: ''. */
+  /**
+   * The number of a sending instance. Messages from the store come with an unknown prefix of ids, ''; the number that
+   * the instance gets then is replaced when it introduces itself.
+   */
   addSender(identity: SenderIdentity, idPrefix: string): number {
-    const key = `${identity.instance}${idPrefix}`;
-    let alias = this.#senders.get(key) ?? (idPrefix === '' ? this.#senders.get(identity.instance) : undefined);
-    if (alias === undefined) {
-      alias = this.#known.push({ kind: ALIAS_KIND.SENDER, name: identity.name ?? '', identity, idPrefix }) - 1;
-      this.#senders.set(key, alias);
-      if (idPrefix !== '') this.#senders.set(identity.instance, alias);
+    const alias = this.#senders.get(identity.instance);
+    if (alias !== undefined) {
+      const known = this.#known[alias] as Sender;
+      if (known.idPrefix === idPrefix || idPrefix === '') return alias;
     }
-    return alias;
+    const sender: Sender = { kind: ALIAS_KIND.SENDER, name: identity.name ?? '', identity, idPrefix, older: alias };
+    const added = this.#known.push(sender) - 1;
+    this.#senders.set(identity.instance, added);
+    return added;
   }
 
-  sender(alias: number): { identity: SenderIdentity; idPrefix: string } | undefined {
-    const known = this.#known[alias];
-    return known?.identity === undefined ? undefined : { identity: known.identity, idPrefix: known.idPrefix ?? '' };
+  /** An instance keeps the prefix of its ids for life. */
+  agrees(instance: string, idPrefix: string): boolean {
+    const known = this.#known[this.#senders.get(instance) ?? 0] as Sender | undefined;
+    return known === undefined || known.idPrefix === '' || known.idPrefix === idPrefix;
   }
 
-  /** Forgets a sending instance; its number is not given again. */
-  removeSender(instance: string): number | undefined {
-    const alias = this.#senders.get(instance);
-    if (alias === undefined) return undefined;
+  sender(alias: number): KnownSender | undefined {
     const known = this.#known[alias];
+    return known?.kind === ALIAS_KIND.SENDER ? (known as Sender) : undefined;
+  }
+
+  /** Forgets a sending instance; its numbers are not given again. */
+  removeSender(instance: string): readonly number[] {
+    const gone: number[] = [];
+    let alias = this.#senders.get(instance);
     this.#senders.delete(instance);
-    this.#senders.delete(instance + (known?.idPrefix ?? ''));
-    this.#known[alias] = undefined;
-    return alias;
+    while (alias !== undefined) {
+      const { older } = this.#known[alias] as Sender;
+      gone.push(alias);
+      this.#known[alias] = undefined;
+      alias = older;
+    }
+    return gone;
   }
 
   /** The frame that announces a number. */
   announcement(alias: number): Buffer | undefined {
     const known = this.#known[alias];
     if (known === undefined) return undefined;
-    const { identity, kind, name } = known;
-    if (identity === undefined) return encodeAlias({ alias, kind, name });
-    return encodeSender({ alias, instance: identity.instance, name, idPrefix: known.idPrefix ?? '' });
+    if (known.kind !== ALIAS_KIND.SENDER) return encodeAlias({ alias, kind: known.kind, name: known.name });
+    const { identity, name, idPrefix } = known as Sender;
+    return encodeSender({ alias, instance: identity.instance, name, idPrefix });
   }
 }

@@ -16,20 +16,21 @@ import {
   type Outcome,
   type Outlet,
 } from '../broker/ports.js';
-import type { Timer } from '../clock.js';
 import { BroadcastError, isErrorCode, type ErrorCode } from '../errors.js';
-import { checkClientName } from '../names.js';
+import { checkClientName, show } from '../names.js';
 import { machineIdentity } from '../process-identity.js';
 import { Reader } from '../protocol/bytes.js';
 import { FIRST_OPTIONAL, FRAME, FRAME_HEADER, frameName, maxFrameBytes } from '../protocol/constants.js';
 import * as frames from '../protocol/frames.js';
-import { decodeMessages, patchTimestamp } from '../protocol/messages.js';
+import { decodeMessages, EnvelopeMemo, patchTimestamp } from '../protocol/messages.js';
 import { FrameConnection, type ConnectionOwner } from '../transport/frame-connection.js';
 import type { Hub } from './hub.js';
 import { wireAsReceived, wireOf } from './wire.js';
 
-/** Unsettled messages that a client may have on the wire. */
+/** How far above its floor a client may send (6.5): what is kept of its positions is bounded by it. */
 const SEND_WINDOW = 32_768;
+/** Nothing is read from a client that leaves more than this untaken, beside the window of its deliveries. */
+const UNTAKEN = 4 * 1024 * 1024;
 const MAX_SUBSCRIPTION_NUMBER = 2 ** 31;
 
 type Handler = (this: Peer, reader: Reader, frame: Buffer, instance: Instance) => void;
@@ -40,8 +41,8 @@ export class Peer implements ConnectionOwner, Outlet {
   readonly #announced = new Set<number>();
   readonly #pauses = new Set<unknown>();
   readonly #heldBack = new Set<Peer>();
+  readonly #envelopes = new EnvelopeMemo();
   readonly #local: boolean;
-  #handshake: Timer | undefined;
   #instance: Instance | undefined;
   #pid = 0;
   #alias = 0;
@@ -58,12 +59,9 @@ export class Peer implements ConnectionOwner, Outlet {
       logger,
       heart: hub.heart,
       maxFrame: limits.handshakeBytes,
+      handshakeMs: limits.handshakeMs,
+      pauseAbove: limits.windowBytes + limits.messageBytes + UNTAKEN,
     });
-    this.#handshake = clock.setTimeout(
-      () =>
-        this.end('handshake-timeout', `no introduction within ${String(limits.handshakeMs)} ms (limits.handshakeMs)`),
-      limits.handshakeMs,
-    );
     hub.peers.add(this);
   }
 
@@ -106,7 +104,6 @@ export class Peer implements ConnectionOwner, Outlet {
   }
 
   onClose(error: BroadcastError | undefined): void {
-    this.#handshake?.cancel();
     this.#hub.peers.delete(this);
     this.#hub.counters.bytesIn += this.#connection.bytesIn;
     this.#hub.counters.bytesOut += this.#connection.bytesOut;
@@ -137,10 +134,11 @@ export class Peer implements ConnectionOwner, Outlet {
     checkClientName(hello.name, limits.nameBytes);
     for (const key of hello.extensions.keys()) {
       if (key.startsWith('!'))
-        throw new PeerFault('unsupported-feature', `the feature ${JSON.stringify(key.slice(1))} is not available here`);
+        throw new PeerFault('unsupported-feature', `the feature ${show(key.slice(1))} is not available here`);
     }
     if (this.#hub.stopping) throw new PeerFault('shutting-down', 'the server is stopping');
-    this.#handshake?.cancel();
+    if (!aliases.agrees(hello.instance, hello.idPrefix))
+      throw new PeerFault('protocol-error', 'this instance is known with another prefix of ids');
     const process = hello.host !== '' ? `${hello.host}#${String(hello.pid)}` : '';
     const instance = broker.attach(
       { name: hello.name, generated: hello.generated, instance: hello.instance, floor: hello.floor, process },
@@ -176,18 +174,17 @@ export class Peer implements ConnectionOwner, Outlet {
 
   onMessages(reader: Reader, frame: Buffer, instance: Instance): void {
     const { broker, aliases, config } = this.#hub;
-    const payload = frame.subarray(reader.offset);
-    const now = config.clock.now();
-    patchTimestamp(payload, now);
-    const { batch, aliased } = decodeMessages(payload, aliases);
+    patchTimestamp(frame, config.clock.now(), reader.offset);
+    const { batch, aliased } = decodeMessages(frame, aliases, this.#envelopes, reader.offset);
     if (batch.sender !== instance.sender && batch.sender.instance !== instance.id) {
       throw new PeerFault('protocol-error', 'malformed frame: the sender’s alias is another instance’s');
     }
+    if (batch.first + batch.count - Math.max(batch.floor, instance.sender.floor) > SEND_WINDOW)
+      throw new PeerFault('protocol-error', 'malformed frame: a position lies above the window of unsettled messages');
     checkBatch(batch, config.limits);
-    const stamped: Batch = { ...batch, timestamp: now };
-    if (aliased) stamped.wire = wireAsReceived(stamped, frame, aliases, this.#alias);
-    else this.#answerNames(stamped);
-    broker.publish(instance, stamped);
+    if (aliased) batch.wire = wireAsReceived(batch, frame, aliases, this.#alias);
+    else this.#answerNames(batch);
+    broker.publish(instance, batch);
   }
 
   /** The client has written names in full: it is told their numbers. */
@@ -300,6 +297,7 @@ export class Peer implements ConnectionOwner, Outlet {
 
   onGoodbye(reader: Reader): void {
     const { finished } = frames.decodeGoodbye(reader);
+    if (this.#leaving !== 'lost') throw new PeerFault('unexpected-frame', 'GOODBYE came a second time');
     this.#leaving = finished ? 'finished' : 'goodbye';
     const done = (): void => {
       this.#connection.send(frames.encodeGoodbye({ finished: false, text: '' }));

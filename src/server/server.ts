@@ -342,8 +342,9 @@ export class BroadcastTcpServer extends BroadcastServer {
   }
 
   #senderGone(instance: string): void {
-    const alias = this.#hub.aliases.removeSender(instance);
-    if (alias !== undefined) for (const peer of this.#hub.peers) peer.unalias(alias);
+    for (const alias of this.#hub.aliases.removeSender(instance)) {
+      for (const peer of this.#hub.peers) peer.unalias(alias);
+    }
   }
 
   // ---- messages ------------------------------------------------------------------------------------------------------------

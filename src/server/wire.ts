@@ -6,6 +6,7 @@ import type { Aliases } from './aliases.js';
 /** A batch as it is written, and the numbers that must be announced before it. */
 export interface Wire {
   readonly pieces: readonly Buffer[];
+  /** The sender's first. */
   readonly aliases: readonly number[];
 }
 
@@ -31,7 +32,8 @@ function aliasesOf(batch: Batch, aliases: Aliases): number[] {
 export function wireOf(batch: Batch, offset: number, count: number, aliases: Aliases): Wire {
   const part = sliceBatch(batch, offset, count);
   const kept = part.wire as Wire | undefined;
-  if (kept !== undefined) return kept;
+  // The store may hand out a batch that it kept longer than its sender's number lived.
+  if (kept !== undefined && aliases.sender(kept.aliases[0] as number) !== undefined) return kept;
   const { channels } = part.envelope;
   for (const channel of channels) aliases.addChannel(channel);
   const sender = aliases.addSender(part.sender, '');

@@ -131,9 +131,14 @@ export class FrameConnection implements FrameSink, Beating {
     return this.#state === 'open';
   }
 
-  /** Reading is paused by this side. */
+  /** The owner does not read: the peer's silence proves nothing. */
   get deaf(): boolean {
-    return this.#isPaused || this.#isChoked;
+    return this.#isPaused;
+  }
+
+  /** The last sign of life: bytes that came, or, from a peer that is not read because it takes nothing, that were taken. */
+  get lastHeard(): number {
+    return this.#isChoked ? Math.max(this.lastRead, this.lastProgress) : this.lastRead;
   }
 
   /** The opening is done: its deadline is over, and frames may be so long from now on. */
@@ -224,20 +229,24 @@ export class FrameConnection implements FrameSink, Beating {
   /** Stops or goes on reading; what was read already is still handed on. */
   pauseReading(paused: boolean): void {
     if (this.#isPaused === paused || this.#state !== 'open') return;
-    const wasDeaf = this.deaf;
+    const wasReading = this.#isReading;
     this.#isPaused = paused;
-    this.#listenOrNot(wasDeaf);
+    this.#listenOrNot(wasReading);
   }
 
   #choke(choked: boolean): void {
-    const wasDeaf = this.deaf;
+    const wasReading = this.#isReading;
     this.#isChoked = choked;
-    if (this.#state === 'open') this.#listenOrNot(wasDeaf);
+    if (this.#state === 'open') this.#listenOrNot(wasReading);
   }
 
-  #listenOrNot(wasDeaf: boolean): void {
-    if (this.deaf === wasDeaf) return;
-    if (wasDeaf) {
+  get #isReading(): boolean {
+    return !this.#isPaused && !this.#isChoked;
+  }
+
+  #listenOrNot(wasReading: boolean): void {
+    if (this.#isReading === wasReading) return;
+    if (!wasReading) {
       this.lastRead = this.#options.clock.monotonic();
       this.#stream.resume();
     } else {

@@ -8,7 +8,8 @@ import type { Clock, Timer } from '../clock.js';
 
 /** What the heart looks at. Times are the clock's monotonic ones. */
 export interface Beating {
-  readonly lastRead: number;
+  /** The peer's last sign of life. */
+  readonly lastHeard: number;
   readonly lastWrite: number;
   readonly lastPing: number;
   /** Reading is paused by ourselves: silence proves nothing. */
@@ -85,10 +86,10 @@ export class Heart {
 
   /** A peer that only listens answers a PING, so that each side can rely on its own intervals. */
   #isQuiet(member: Beating, now: number): boolean {
-    return now - Math.min(member.lastWrite, Math.max(member.lastRead, member.lastPing)) >= this.#pingInterval;
+    return now - Math.min(member.lastWrite, Math.max(member.lastHeard, member.lastPing)) >= this.#pingInterval;
   }
 
   #isSilent(member: Beating, now: number): boolean {
-    return !member.deaf && now - member.lastRead >= this.#deadAfter;
+    return !member.deaf && now - member.lastHeard >= this.#deadAfter;
   }
 }
