@@ -46,6 +46,7 @@ export function limitRoles({ now, once, percentiles, HISTOGRAM }) {
         server = listening.server;
         return { port: listening.port };
       },
+      stats: () => ({}),
       stop() {
         for (const socket of sockets) socket.destroy();
         server.close();

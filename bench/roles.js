@@ -12,6 +12,10 @@ const [, , role, entry] = process.argv;
 const CHANNEL = 'bench';
 // Messages that a sender creates before it lets its sockets have a turn.
 const BURST = 256;
+// A receiver that falls behind on a busy machine shall have its messages late, and not run into the queue's limit.
+const ROOM = { queueMessages: 10_000_000, queueBytes: 4 * 2 ** 30, storeBytes: 8 * 2 ** 30 };
+// Milliseconds without a message after which nothing is expected to come.
+const STALLED = 10_000;
 // Latencies outside of these are counted as the nearest.
 const HISTOGRAM = { lowest: 1, highest: 60e9, figures: 3 };
 
@@ -26,11 +30,16 @@ function server() {
   let running;
   return {
     async start({ dataDir }) {
-      running = new library.BroadcastTcpServer({ host: '127.0.0.1', port: 0, ...(dataDir ? { dataDir } : {}) });
+      running = new library.BroadcastTcpServer({
+        host: '127.0.0.1',
+        port: 0,
+        limits: ROOM,
+        ...(dataDir && { dataDir }),
+      });
       await running.start();
       return { port: running.address.port };
     },
-    stats: () => running.stats(),
+    stats: () => ({ ...running.stats(), memory: process.memoryUsage().rss }),
     stop: () => running?.stop(),
   };
 }
@@ -41,6 +50,7 @@ function publisher() {
   let sent = 0;
   let last;
   let kept = [];
+  const failures = {};
 
   async function send({ target, size, persistent, keep, until }) {
     const { make } = payload(size);
@@ -62,8 +72,18 @@ function publisher() {
     async start(options) {
       const { client: made, connected } = connect(options);
       client = made;
+      client.onDeliveryFailure(({ final, reason, count = 1 }) => {
+        if (final) failures[reason] = (failures[reason] ?? 0) + count;
+      });
       await connected();
     },
+    stats: () => ({
+      sent,
+      failures,
+      state: client.state,
+      messages: client.outbox.messages,
+      bytes: client.outbox.bytes,
+    }),
     /** Sends for so long, or so many; tells when it began and how many were sent in all. */
     async publish({ seconds, messages, ...options }) {
       const began = now();
@@ -79,6 +99,7 @@ function publisher() {
       await last;
       const at = now();
       if (client.outbox.messages > 0) throw new Error(`${client.outbox.messages} messages are not settled`);
+      if (Object.keys(failures).length > 0) throw new Error(`messages were lost: ${JSON.stringify(failures)}`);
       return { at };
     },
     /** Looks at every receipt that was kept. */
@@ -145,7 +166,12 @@ function subscriber() {
     /** Tells when it has received so many in all. */
     async reach({ count }) {
       target = count;
-      if (received < count) await new Promise(resolve => (reached = resolve));
+      if (received < count)
+        await progress(
+          resolve => (reached = resolve),
+          () => received,
+          count,
+        );
       else at = now();
       // Whatever comes too often, comes with these.
       await turn();
@@ -206,6 +232,19 @@ function pinger() {
     },
     stop: () => client?.close(),
   };
+}
+
+/** Waits for `arrange`'s callback as long as something comes. */
+function progress(arrange, received, count) {
+  return new Promise((resolve, reject) => {
+    let seen = received();
+    const timer = setInterval(() => {
+      if (received() === seen) reject(new Error(`nothing comes any more after ${seen} of ${count} messages`));
+      seen = received();
+    }, STALLED);
+    arrange(resolve);
+    timer.unref();
+  });
 }
 
 function percentiles(histogram) {

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import { Role, now } from './role-channel.js';
 
 const TICKS_PER_SECOND = 100;
@@ -69,6 +70,14 @@ class Run {
     return { ...measured, messages, cpu, foreign };
   }
 
+  /** What the server and the senders have to say when a run has failed. */
+  async describe() {
+    for (const role of this.#roles) {
+      const state = await Promise.race([role.ask('stats'), pause(2000)]).catch(() => undefined);
+      if (state !== undefined) process.stderr.write(`${role.name}: ${JSON.stringify(state)}\n`);
+    }
+  }
+
   async end() {
     await Promise.all(this.#roles.map(role => role.stop()));
     if (this.#folder !== undefined) await rm(this.#folder, { recursive: true, force: true });
@@ -94,8 +103,8 @@ function fanOut(kind, { subscribers, persistent = true, durable = false }) {
     await sender.ask('start', { port, name: 'publisher' });
     const phase = async amount => {
       const { began, first, sent } = await sender.ask('publish', { size, persistent, ...amount });
-      const ends = await Promise.all(receivers.map(role => role.ask('reach', { count: sent })));
-      await sender.ask('settled');
+      const settled = sender.ask('settled');
+      const [, ...ends] = await Promise.all([settled, ...receivers.map(role => role.ask('reach', { count: sent }))]);
       const messages = sent - first;
       const seconds = (Math.max(...ends.map(({ at }) => at)) - began) / 1000;
       return { messages, seconds, rate: (messages * count) / seconds };
@@ -106,11 +115,10 @@ function fanOut(kind, { subscribers, persistent = true, durable = false }) {
       { role: server, as: 'server', per: count },
       ...receivers.map(role => ({ role, as: 'subscriber', per: count })),
     ];
-    const before = durable ? await server.ask('stats') : undefined;
+    const before = await server.ask('stats');
     const measured = await run.measure(roles, () => phase(run.settings.amount));
-    if (before === undefined) return { '': measured };
-    const { stored } = await server.ask('stats');
-    return { '': { ...measured, stored: (stored - before.stored) / measured.messages } };
+    const after = await server.ask('stats');
+    return { '': { ...measured, stored: (after.stored - before.stored) / measured.messages } };
   };
 }
 
@@ -280,6 +288,7 @@ export async function runScenario(name, size, settings) {
     await run.end();
     return measured;
   } catch (error) {
+    await run.describe();
     run.kill();
     await run.end().catch(() => undefined);
     throw error;
