@@ -1,13 +1,21 @@
 /** Administration over the protocol (docs/protocol.md, 10): verbs on the server's public interface, answers as JSON. */
 import { stringifyTagged } from '../body/tagged.js';
 import { BroadcastError } from '../errors.js';
-import type { BroadcastServer } from './server.js';
 
 type Args = Record<string, unknown>;
 type Verb = (server: Administered, args: Args, description: Record<string, unknown>) => Promise<unknown>;
 
-/** The part of the server that administration needs. */
-export type Administered = Pick<BroadcastServer, 'stats' | 'sessions' | 'forget' | 'deadLetters'>;
+/** The part of the server's public interface that administration needs. */
+interface Administered {
+  stats(): object;
+  sessions(): Promise<readonly object[]>;
+  forget(name: string): Promise<void>;
+  deadLetters(name: string): {
+    list(limit?: number): Promise<readonly { readonly message: object }[]>;
+    retry(id: string): Promise<void>;
+    drop(id: string): Promise<void>;
+  };
+}
 
 function text(args: Args, key: string): string {
   const value = args[key];

@@ -1,9 +1,23 @@
 /** What the connections of one server share. */
 import type { Broker } from '../broker/broker.js';
+import type { Instance } from '../broker/model.js';
 import type { ResolvedServerConfig } from '../config.js';
+import type { ErrorCode } from '../errors.js';
 import type { Heart } from '../transport/heart.js';
 import type { Aliases } from './aliases.js';
-import type { Peer } from './peer.js';
+
+/** A connection, as the hub and the server see it. */
+export interface HubPeer {
+  readonly name: string;
+  /** Absent until it has introduced itself. */
+  readonly instance: Instance | undefined;
+  readonly address: string;
+  readonly traffic: { bytesIn: number; bytesOut: number };
+  unalias(alias: number): void;
+  end(code: ErrorCode, text: string): void;
+  sayGoodbye(text: string): void;
+  destroy(): void;
+}
 
 export interface Hub {
   readonly config: ResolvedServerConfig;
@@ -13,12 +27,12 @@ export interface Hub {
   /** Random for each start. */
   readonly boot: string;
   /** Connections that have not introduced themselves, and those that have. */
-  readonly peers: Set<Peer>;
+  readonly peers: Set<HubPeer>;
   readonly counters: { bytesIn: number; bytesOut: number };
   stopping: boolean;
   /** A client is online; its connection has ended. */
-  welcomed(peer: Peer): void;
-  left(peer: Peer, reason: string): void;
+  welcomed(peer: HubPeer): void;
+  left(peer: HubPeer, reason: string): void;
   /** A lost instance's process may have died: look. */
   suspect(instance: string, pid: number): void;
   /** At most one line a second for each address and code. */

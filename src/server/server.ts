@@ -20,7 +20,7 @@ import { parseEndpoint } from '../transport/endpoint.js';
 import { Heart } from '../transport/heart.js';
 import { administrate } from './admin.js';
 import { Aliases } from './aliases.js';
-import type { Hub } from './hub.js';
+import type { Hub, HubPeer } from './hub.js';
 import { Listener } from './listener.js';
 import { LocalSender } from './local-sender.js';
 import { Peer } from './peer.js';
@@ -471,7 +471,7 @@ export class BroadcastTcpServer extends BroadcastServer {
   }
 }
 
-function peerOf(peer: Peer): BroadcastPeer {
+function peerOf(peer: HubPeer): BroadcastPeer {
   return { name: peer.name, instance: peer.instance?.id ?? '', address: peer.address };
 }
 

@@ -1,6 +1,5 @@
 /** The testing entry: a server in the test's own process, and a clock that the test moves. */
-import type { ServerConfig } from '../config.js';
-import { BroadcastTcpServer, type BroadcastServer } from '../server/server.js';
+import { BroadcastTcpServer, type BroadcastServer, type ServerConfig } from '../index.js';
 
 export { TestClock } from './test-clock.js';
 
