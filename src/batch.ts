@@ -22,6 +22,8 @@ export interface Envelope {
   readonly tracked: boolean;
   /** Remaining time to live in milliseconds when the batch was written, or undefined. */
   readonly ttl: number | undefined;
+  /** The sender has sent it before, to a run of the server that is gone: it may have been handled. */
+  readonly resent: boolean;
   /** The prefix of the messages' ids. */
   readonly idPrefix: string;
 }

@@ -2,9 +2,10 @@
 import type { Batch } from '../batch.js';
 import type { Timer } from '../clock.js';
 import { BroadcastError } from '../errors.js';
-import { Context, queueIds, type BrokerOptions } from './context.js';
-import { findDeadLetter, listDeadLetters, type DeadBatch } from './dead-letters.js';
-import { acknowledge, failAttempt, pump, rejectDelivery, release, rewind, type RejectKind } from './delivery.js';
+import { Context, type BrokerOptions } from './context.js';
+import { deadLetterCount, dropDeadLetter, listDeadLetters, retryDeadLetter, type DeadBatch } from './dead-letters.js';
+import { acknowledge, failAttempt, rejectDelivery, release, type Rejection } from './acknowledgements.js';
+import { pump, rewind } from './delivery.js';
 import { disarm } from './expiry.js';
 import {
   attach,
@@ -19,7 +20,7 @@ import {
   unhandle,
   unsubscribe,
 } from './lifecycle.js';
-import { Instance, type Entry, type Sender } from './model.js';
+import { Instance, Session, type Entry } from './model.js';
 import type { DetachReason, HandlerDeclaration, InstanceHello, Outlet, Range } from './ports.js';
 import { sessionQueue } from './registry.js';
 import { restore } from './restore.js';
@@ -139,15 +140,8 @@ export class Broker {
     failAttempt(this.#ctx, instance, delivery, channel, attempt);
   }
 
-  reject(
-    instance: Instance,
-    delivery: number,
-    channel: string,
-    kind: RejectKind,
-    attempts: number,
-    reason: string,
-  ): void {
-    rejectDelivery(this.#ctx, instance, delivery, channel, kind, attempts, reason);
+  reject(instance: Instance, rejection: Rejection): void {
+    rejectDelivery(this.#ctx, instance, rejection);
   }
 
   release(instance: Instance, ranges: readonly Range[]): void {
@@ -168,13 +162,9 @@ export class Broker {
 
   /** The server itself as a sender: it has no name and no session, and receives nothing. */
   attachServer(id: string, outlet: Outlet): Instance {
-    const sender: Sender = senderOf(this.#ctx, id, undefined);
+    const sender = senderOf(this.#ctx, id, undefined);
     sender.outlet = outlet;
-    return new Instance(
-      id,
-      { name: '', instances: new Map(), queues: new Map(), subscriptions: new Map() } as never,
-      sender,
-    );
+    return new Instance(id, new Session('', true), sender);
   }
 
   async forget(name: string): Promise<void> {
@@ -194,7 +184,7 @@ export class Broker {
         subscriptions: [...session.subscriptions.keys()],
         queued: session.messages,
         queuedBytes: session.bytes,
-        deadLetters: engine.usage(queueIds.deadLetters(session.name)).messages,
+        deadLetters: deadLetterCount(this.#ctx, session),
         lastSeen: Math.round((online > 0 ? engine.time() : session.lastSeen) + offset),
       };
     });
@@ -208,27 +198,16 @@ export class Broker {
     return listDeadLetters(this.#ctx, name, limit);
   }
 
-  /** A dead letter goes back to the queue it came from, for whichever instance of the name handles it. */
+  /** A dead letter goes back to the queue it came from. Rejects with `not-found`. */
   async retryDeadLetter(name: string, id: string): Promise<void> {
-    const ctx = this.#ctx;
-    const letter = await findDeadLetter(ctx, name, id);
-    const session = ctx.sessions.get(name);
-    if (session === undefined) throw new BroadcastError('not-found', `there is no session "${name}"`);
-    const queue = sessionQueue(session, letter.subscription);
-    const handle = Number(id);
-    ctx.engine.attempt(queueIds.deadLetters(name), handle, 0);
-    ctx.engine.move(queueIds.deadLetters(name), queue.id, handle, 1);
-    session.messages++;
-    session.bytes += letter.batch.items.length;
-    rewind(queue, handle);
-    pump(ctx, queue);
-    await ctx.engine.commit();
+    const queue = await retryDeadLetter(this.#ctx, name, id);
+    rewind(queue, Number.parseInt(id, 10));
+    pump(this.#ctx, queue);
+    await this.#ctx.engine.commit();
   }
 
-  async dropDeadLetter(name: string, id: string): Promise<void> {
-    await findDeadLetter(this.#ctx, name, id);
-    this.#ctx.engine.ack(queueIds.deadLetters(name), Number(id), 1);
-    await this.#ctx.engine.commit();
+  dropDeadLetter(name: string, id: string): Promise<void> {
+    return dropDeadLetter(this.#ctx, name, id);
   }
 
   stats(): {

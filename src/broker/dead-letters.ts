@@ -1,8 +1,12 @@
-/** Dead letters: messages that no handler of a name would take, kept until somebody sends them again or drops them. */
+/**
+ * Dead letters: messages that no handler of a name would take, kept until somebody sends them again or drops them. Each
+ * subscription of a name has a queue of its own for them, since one message can be refused by several.
+ */
 import { bytesOf, sliceBatch, type Batch } from '../batch.js';
 import { BroadcastError } from '../errors.js';
 import { queueIds, type Context } from './context.js';
-import type { Queue } from './model.js';
+import { SELF, targetOf, type Queue, type Session } from './model.js';
+import { sessionQueue } from './registry.js';
 import { reportFailure } from './senders.js';
 import { settleTracked, shrink } from './store.js';
 
@@ -13,42 +17,52 @@ interface Doomed {
   readonly index: number;
   readonly reason: string;
   readonly attempts: number;
+  /** How often it was sent again from the dead letters before. */
+  readonly revival: number;
 }
 
 /** What is noted with a dead letter. */
 interface DeadNote {
-  readonly subscription: string;
   readonly reason: string;
   readonly attempts: number;
   readonly at: number;
+  readonly revival: number;
+}
+
+/** What is noted with a message that was sent again from the dead letters. */
+interface RevivedNote {
+  readonly revival: number;
 }
 
 /** A dead letter as it is listed. */
 export interface DeadBatch extends DeadNote {
-  /** Its handle, as text. */
+  /** Its handle, and for a channel `@` and the channel. */
   readonly id: string;
+  readonly subscription: string;
   readonly batch: Batch;
 }
+
+/** What one read of a listing brings at most. */
+const LIST_BYTES = 4 * 1024 * 1024;
 
 /** Moves a stored message to the dead letters of its queue's name, and tells the sender. The oldest makes room when there are too many. */
 export function deadLetter(ctx: Context, queue: Queue, doomed: Doomed): void {
   const { engine, limits } = ctx;
-  const { handle, batch, index, reason, attempts } = doomed;
-  const target = queueIds.deadLetters(queue.session.name);
-  const note: DeadNote = { subscription: queue.subscription, reason, attempts, at: ctx.clock.now() };
+  const { session } = queue;
+  const { handle, batch, index, reason, attempts, revival } = doomed;
+  const target = queueIds.deadLetters(session.name, queue.subscription);
+  const note: DeadNote = { reason, attempts, at: ctx.clock.now(), revival };
   engine.move(queue.id, target, handle, 1, JSON.stringify(note));
+  session.deadLetterQueues.add(queue.subscription);
   shrink(queue, 1, bytesOf(batch, index, 1));
   settleTracked(ctx, handle, 1, false);
-  if (engine.usage(target).messages > limits.deadLetters) void dropOldest(ctx, target);
-  ctx.logger.warn(`a message for "${queue.session.name}" went to the dead letters: ${reason}`);
+  if (deadLetterCount(ctx, session) > limits.deadLetters) void dropOldest(ctx, session);
+  ctx.logger.warn(`a message for "${session.name}" went to the dead letters: ${reason}`);
   reportFailure(ctx, {
     batch,
     offset: index,
     count: 1,
-    target:
-      queue.subscription === ''
-        ? { client: queue.session.name }
-        : { client: queue.session.name, channel: queue.subscription },
+    target: targetOf(queue),
     reason: 'rejected',
     final: true,
     attempts,
@@ -57,41 +71,99 @@ export function deadLetter(ctx: Context, queue: Queue, doomed: Doomed): void {
   void engine.commit().catch(() => undefined);
 }
 
-async function dropOldest(ctx: Context, target: string): Promise<void> {
-  const [oldest] = await ctx.engine.read(target, 0, 1, 1);
-  if (oldest === undefined) return;
-  ctx.engine.ack(target, oldest.handle, 1);
+export function deadLetterCount(ctx: Context, session: Session): number {
+  let count = 0;
+  for (const subscription of session.deadLetterQueues) {
+    count += ctx.engine.usage(queueIds.deadLetters(session.name, subscription)).messages;
+  }
+  return count;
+}
+
+async function dropOldest(ctx: Context, session: Session): Promise<void> {
+  const [oldest] = await list(ctx, session, 1);
+  if (oldest === undefined || deadLetterCount(ctx, session) <= ctx.limits.deadLetters) return;
+  ctx.engine.ack(queueIds.deadLetters(session.name, oldest.subscription), Number.parseInt(oldest.id, 10), 1);
   ctx.logger.warn(
-    `the oldest dead letter of "${target.slice(2)}" was dropped: limits.deadLetters is ${String(ctx.limits.deadLetters)}`,
+    `the oldest dead letter of "${session.name}" was dropped: limits.deadLetters is ${String(ctx.limits.deadLetters)}`,
   );
 }
 
-/** The dead letters of a name, oldest first. */
+/** The dead letters of a name, oldest first; none for a name that is not known. */
 export async function listDeadLetters(ctx: Context, name: string, limit: number): Promise<DeadBatch[]> {
-  const letters: DeadBatch[] = [];
-  let from = 0;
-  while (letters.length < limit) {
-    const runs = await ctx.engine.read(queueIds.deadLetters(name), from, limit - letters.length, 4 * 1024 * 1024);
-    if (runs.length === 0) break;
-    for (const run of runs) {
-      for (let i = 0; i < run.batch.count; i++) {
-        letters.push({ id: String(run.handle + i), batch: sliceBatch(run.batch, i, 1), ...parseNote(run.note) });
+  const session = ctx.sessions.get(name);
+  return session === undefined ? [] : list(ctx, session, limit);
+}
+
+async function list(ctx: Context, session: Session, limit: number): Promise<DeadBatch[]> {
+  const letters: (DeadBatch & { handle: number })[] = [];
+  for (const subscription of session.deadLetterQueues) {
+    const id = queueIds.deadLetters(session.name, subscription);
+    let from = 0;
+    for (let left = limit; left > 0;) {
+      const runs = await ctx.engine.read(id, from, left, LIST_BYTES);
+      if (runs.length === 0) break;
+      for (const { handle, batch, note } of runs) {
+        for (let i = 0; i < batch.count; i++) {
+          const letter = { id: idOf(handle + i, subscription), subscription, batch: sliceBatch(batch, i, 1) };
+          letters.push({ ...letter, ...parseNote(note), handle: handle + i });
+        }
+        from = handle + batch.count;
+        left -= batch.count;
       }
-      from = run.handle + run.batch.count;
     }
   }
-  return letters;
+  return letters.sort((a, b) => a.handle - b.handle).slice(0, limit);
+}
+
+function idOf(handle: number, subscription: string): string {
+  return subscription === SELF ? String(handle) : `${String(handle)}@${subscription}`;
 }
 
 function parseNote(note: string | undefined): DeadNote {
-  return JSON.parse(note ?? '{"subscription":"","reason":"","attempts":0,"at":0}') as DeadNote;
+  return JSON.parse(note ?? '{"reason":"","attempts":0,"at":0,"revival":0}') as DeadNote;
 }
 
-/** One dead letter; throws `not-found`. */
-export async function findDeadLetter(ctx: Context, name: string, id: string): Promise<DeadBatch> {
-  const handle = Number(id);
-  const [run] = Number.isSafeInteger(handle) ? await ctx.engine.read(queueIds.deadLetters(name), handle, 1, 1) : [];
-  if (run?.handle !== handle)
-    throw new BroadcastError('not-found', `"${name}" has no dead letter ${id}; list them to see their ids`);
-  return { id, batch: run.batch, ...parseNote(run.note) };
+/** How often a message was sent again from the dead letters, by its note in the engine. */
+export function revivalOf(note: string | undefined): number {
+  return note === undefined ? 0 : (JSON.parse(note) as RevivedNote).revival;
+}
+
+interface Found {
+  readonly letter: DeadBatch;
+  readonly handle: number;
+  readonly session: Session;
+}
+
+/** Throws `not-found`. */
+async function find(ctx: Context, name: string, id: string): Promise<Found> {
+  const [, digits, , subscription = SELF] = /^(\d{1,15})(@(.+))?$/s.exec(id) ?? [];
+  const session = ctx.sessions.get(name);
+  const handle = Number(digits);
+  if (session !== undefined && digits !== undefined) {
+    const [run] = await ctx.engine.read(queueIds.deadLetters(name, subscription), handle, 1, 1);
+    if (run?.handle === handle)
+      return { letter: { id, subscription, batch: run.batch, ...parseNote(run.note) }, handle, session };
+  }
+  throw new BroadcastError('not-found', `"${name}" has no dead letter ${id}; list them to see their ids`);
+}
+
+/** A dead letter goes back to the queue it came from, as a new message for whichever instance of the name handles it. */
+export async function retryDeadLetter(ctx: Context, name: string, id: string): Promise<Queue> {
+  const { letter, handle, session } = await find(ctx, name, id);
+  const { subscription, batch, revival } = letter;
+  const queue = sessionQueue(session, subscription);
+  const source = queueIds.deadLetters(name, subscription);
+  const note: RevivedNote = { revival: revival + 1 };
+  ctx.engine.attempt(source, handle, 0);
+  ctx.engine.move(source, queue.id, handle, 1, JSON.stringify(note));
+  session.messages++;
+  session.bytes += batch.items.length;
+  return queue;
+}
+
+/** Drops a dead letter for good. Rejects with `not-found`. */
+export async function dropDeadLetter(ctx: Context, name: string, id: string): Promise<void> {
+  const { letter, handle } = await find(ctx, name, id);
+  ctx.engine.ack(queueIds.deadLetters(name, letter.subscription), handle, 1);
+  await ctx.engine.commit();
 }

@@ -1,22 +1,18 @@
 /**
- * From queues to instances and back: windows, sending, acknowledgements, attempts.
+ * From queues to instances: windows, sending, reading on from the engine. What comes back is in acknowledgements.ts.
  *
  *   stored, away ─┐
- *                 ├─▶ fetched ─▶ live ─▶ in flight ──ack──▶ done
- *   routed ───────┘                        │ ├─fail──▶ attempt recorded ──▶ retried by the same instance
- *                                          │ └─reject─▶ dead letters
- *                                          └─ lost, released ──▶ back to its queue
+ *                 ├─▶ fetched ─▶ live ─▶ in flight
+ *   routed ───────┘
  */
 import { bytesOf, sliceBatch } from '../batch.js';
 import type { StoredRun } from '../engine/engine.js';
-import { BroadcastError } from '../errors.js';
 import type { Context } from './context.js';
-import { deadLetter } from './dead-letters.js';
-import { SELF, type Delivery, type Entry, type Handler, type Instance, type Queue } from './model.js';
-import { sessionQueue } from './registry.js';
-import { PeerFault, type DeliveryNote, type Range } from './ports.js';
+import { revivalOf } from './dead-letters.js';
+import { targetOf, type Delivery, type Entry, type Handler, type Instance, type Queue } from './model.js';
+import type { DeliveryNote } from './ports.js';
 import { reportFailure } from './senders.js';
-import { finish, leave, openParts, scheduleCommit, storeEntries, storeQueues } from './store.js';
+import { finish, leave, openParts, storeQueues } from './store.js';
 
 /** What one read from the engine brings at most. */
 const FETCH_MESSAGES = 4096;
@@ -38,6 +34,7 @@ export function newDelivery(
     count,
     handle,
     attempts: 0,
+    revival: 0,
     redelivered: false,
     number: 0,
     instance: undefined,
@@ -70,28 +67,36 @@ export function allowance(ctx: Context, instance: Instance, handler: Handler): n
   return Math.max(0, share);
 }
 
-/** The instance of the queue's session that takes its next message: the least loaded one with room. */
-function taker(ctx: Context, queue: Queue): { instance: Instance; handler: Handler; room: number } | undefined {
-  if (queue.owner !== undefined) return ready(ctx, queue.owner, queue.subscription);
-  let best: { instance: Instance; handler: Handler; room: number } | undefined;
-  for (const instance of queue.session.instances.values()) {
-    const candidate = ready(ctx, instance, queue.subscription);
-    if (candidate !== undefined && (best === undefined || candidate.handler.messages < best.handler.messages))
-      best = candidate;
-  }
-  return best;
+/** Who takes the next messages of a queue. */
+interface Taker {
+  readonly instance: Instance;
+  readonly handler: Handler;
+  /** How many it can take. */
+  readonly room: number;
+  /** How many instances could, this one included. */
+  readonly ready: number;
 }
 
-function ready(
-  ctx: Context,
-  instance: Instance,
-  subscription: string,
-): { instance: Instance; handler: Handler; room: number } | undefined {
+/** The instance of the queue's session that takes its next message: the least loaded one with room. */
+function taker(ctx: Context, queue: Queue): Taker | undefined {
+  if (queue.owner !== undefined) return readyTaker(ctx, queue.owner, queue.subscription);
+  let best: Taker | undefined;
+  let ready = 0;
+  for (const instance of queue.session.instances.values()) {
+    const candidate = readyTaker(ctx, instance, queue.subscription);
+    if (candidate === undefined) continue;
+    ready++;
+    if (best === undefined || candidate.handler.messages < best.handler.messages) best = candidate;
+  }
+  return best === undefined ? undefined : { ...best, ready };
+}
+
+function readyTaker(ctx: Context, instance: Instance, subscription: string): Taker | undefined {
   if (instance.outlet === undefined) return undefined;
   const handler = instance.handlers.get(subscription);
   if (handler === undefined) return undefined;
   const room = allowance(ctx, instance, handler);
-  return room > 0 ? { instance, handler, room } : undefined;
+  return room > 0 ? { instance, handler, room, ready: 1 } : undefined;
 }
 
 // ---- sending -------------------------------------------------------------------------------------------------------
@@ -116,12 +121,14 @@ export function pump(ctx: Context, queue: Queue): void {
       expire(ctx, queue, next);
       continue;
     }
-    if (next.count <= to.room) {
+    // What comes as one batch is dealt out among the instances of a shared name.
+    const share = Math.min(to.room, Math.ceil(next.count / to.ready));
+    if (next.count <= share) {
       source.shift();
       if (source === queue.live) forgetLive(queue, next, next.count);
       send(ctx, to.instance, next);
     } else {
-      const part = splitFront(next, to.room);
+      const part = splitFront(next, share);
       if (source === queue.live) forgetLive(queue, part, part.count);
       send(ctx, to.instance, part);
     }
@@ -137,6 +144,7 @@ export function sessionQueueWaits(lane: Queue): boolean {
 function splitFront(delivery: Delivery, count: number): Delivery {
   const part = newDelivery(delivery.entry, delivery.queues, delivery.offset, count, delivery.handle);
   part.attempts = delivery.attempts;
+  part.revival = delivery.revival;
   part.redelivered = delivery.redelivered;
   delivery.offset += count;
   delivery.count -= count;
@@ -186,15 +194,16 @@ export function send(ctx: Context, instance: Instance, delivery: Delivery): void
 function noteFor(delivery: Delivery): DeliveryNote | undefined {
   const { envelope } = delivery.entry.batch;
   const several = envelope.channels.length + envelope.clients.length > 1;
-  if (!several && !delivery.redelivered && delivery.attempts === 0) return undefined;
+  if (!several && !delivery.redelivered && delivery.attempts === 0 && delivery.revival === 0) return undefined;
   return {
     redelivered: delivery.redelivered,
     attempt: delivery.attempts + 1,
+    revival: delivery.revival === 0 ? undefined : delivery.revival,
     subscriptions: several ? delivery.queues.map(queue => queue.subscription) : undefined,
   };
 }
 
-function account(instance: Instance, delivery: Delivery, messages: number, bytes: number): void {
+export function account(instance: Instance, delivery: Delivery, messages: number, bytes: number): void {
   instance.messages += messages;
   instance.bytes = instance.messages === 0 ? 0 : instance.bytes + bytes;
   for (const { subscription } of delivery.queues) {
@@ -248,6 +257,7 @@ function takeFetched(ctx: Context, queue: Queue, asked: number, runs: readonly S
       const entry = storedEntry(ctx, run, part);
       const delivery = newDelivery(entry, [queue], 0, part.count, run.handle + part.offset);
       delivery.attempts = run.attempts;
+      delivery.revival = revivalOf(run.note);
       delivery.redelivered = run.attempts > 0 || delivery.handle < queue.redeliverBelow;
       queue.fetched.push(delivery);
     }
@@ -279,7 +289,7 @@ function notInFlight(queue: Queue, run: StoredRun): { offset: number; count: num
   for (const delivery of queue.inflight) {
     const { handle, count } = delivery;
     if (handle === 0 || handle >= run.handle + run.batch.count || handle + count <= run.handle) continue;
-    for (const busy of openHandles(delivery, true)) {
+    for (const busy of openHandles(delivery, queue)) {
       parts = parts.flatMap(part => subtract(part, busy.handle - run.handle, busy.count));
     }
   }
@@ -347,215 +357,7 @@ function drop(ctx: Context, queue: Queue, delivery: Delivery): void {
   finish(ctx, entry, offset, count, false);
 }
 
-/** Who a queue's messages are for, in a notice. */
-export function targetOf(queue: Queue): { client?: string; channel?: string } {
-  return queue.subscription === SELF
-    ? { client: queue.session.name }
-    : { client: queue.session.name, channel: queue.subscription };
-}
-
-// ---- acknowledgements ------------------------------------------------------------------------------------------------
-
-/** Handlers have ended for these delivery numbers. */
-export function acknowledge(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
-  for (const range of ranges) {
-    let { first } = range;
-    const end = range.first + range.count;
-    while (first < end) {
-      const delivery = inFlightAt(instance, first);
-      const start = first - delivery.number;
-      const count = Math.min(end - first, delivery.count - start);
-      complete(ctx, instance, delivery, start, count);
-      first += count;
-    }
-  }
-  forgetDone(instance);
-  pumpInstance(ctx, instance);
-}
-
-/** The delivery that a number belongs to. */
-function inFlightAt(instance: Instance, number: number): Delivery {
-  const { inflight } = instance;
-  let low = 0;
-  let high = inflight.size - 1;
-  while (low <= high) {
-    const middle = (low + high) >> 1;
-    const delivery = inflight.at(middle);
-    if (number < delivery.number) high = middle - 1;
-    else if (number >= delivery.number + delivery.count) low = middle + 1;
-    else return delivery;
-  }
-  throw new PeerFault('invalid-ack', `delivery ${String(number)} is not outstanding on this connection`);
-}
-
-function complete(ctx: Context, instance: Instance, delivery: Delivery, start: number, count: number): void {
-  markDone(delivery, start, count);
-  const { entry, offset, refused } = delivery;
-  const bytes = bytesOf(entry.batch, offset + start, count);
-  account(instance, delivery, -count, -bytes);
-  for (const queue of delivery.queues) {
-    queue.progressAt = ctx.clock.monotonic();
-    queue.progressTick = ctx.tick;
-  }
-  if (refused === undefined) {
-    conclude(ctx, delivery, start, count, bytes, true);
-  } else {
-    for (let i = start; i < start + count; i++) {
-      if (!refused.has(i)) conclude(ctx, delivery, i, 1, bytesOf(entry.batch, offset + i, 1), true);
-      else finish(ctx, entry, offset + i, 1, false);
-    }
-  }
-  if (delivery.done === delivery.count) {
-    entry.deliveries.delete(delivery);
-    for (const queue of delivery.queues) {
-      queue.inflight.delete(delivery);
-      if (delivery.handle === 0) queue.unstored--;
-      if (queue.session.handled !== undefined && refused === undefined && delivery.count === entry.batch.count) {
-        (entry.handledBy ??= new Set()).add(queue.session);
-      }
-    }
-  }
-}
-
-/** Messages of a delivery have left their queues for good. */
-function conclude(ctx: Context, delivery: Delivery, start: number, count: number, bytes: number, ok: boolean): void {
-  if (delivery.handle !== 0) {
-    for (const queue of delivery.queues) leave(ctx, queue, delivery.handle + start, count, bytes, ok);
-  }
-  finish(ctx, delivery.entry, delivery.offset + start, count, ok);
-}
-
-function markDone(delivery: Delivery, start: number, count: number): void {
-  if (start === delivery.done && delivery.later === undefined) {
-    delivery.done += count;
-    return;
-  }
-  const later = (delivery.later ??= new Set());
-  for (let i = start; i < start + count; i++) {
-    if (i < delivery.done || later.has(i)) {
-      throw new PeerFault('invalid-ack', `delivery ${String(delivery.number + i)} was acknowledged before`);
-    }
-    later.add(i);
-  }
-  while (later.delete(delivery.done)) delivery.done++;
-  if (later.size === 0) delivery.later = undefined;
-}
-
-function forgetDone(instance: Instance): void {
-  for (
-    let head = instance.inflight.peek();
-    head !== undefined && head.done === head.count;
-    head = instance.inflight.peek()
-  ) {
-    instance.inflight.shift();
-  }
-}
-
-// ---- attempts --------------------------------------------------------------------------------------------------------
-
-interface Located {
-  readonly delivery: Delivery;
-  readonly index: number;
-  readonly queue: Queue;
-}
-
-function locate(instance: Instance, number: number, subscription: string): Located {
-  const delivery = inFlightAt(instance, number);
-  const index = number - delivery.number;
-  const queue = delivery.queues.find(candidate => candidate.subscription === subscription);
-  if (queue === undefined || index < delivery.done || delivery.later?.has(index) === true) {
-    throw new PeerFault('invalid-ack', `delivery ${String(number)} is not outstanding for "${subscription}"`);
-  }
-  return { delivery, index, queue };
-}
-
-/** An attempt failed and the instance asks for another one: it is recorded before it is made. */
-export function failAttempt(
-  ctx: Context,
-  instance: Instance,
-  number: number,
-  subscription: string,
-  attempt: number,
-): void {
-  const { delivery, index, queue } = locate(instance, number, subscription);
-  const { outlet } = instance;
-  if (delivery.handle === 0) storeEntries(ctx, [delivery.entry]);
-  charge(ctx, delivery, index, queue, attempt);
-  ctx.engine.commit().then(
-    () => {
-      if (instance.outlet === outlet) outlet?.retry(number, subscription, attempt + 1);
-    },
-    () => undefined,
-  );
-}
-
-/** Records that a message of a delivery was attempted so often. */
-export function charge(ctx: Context, delivery: Delivery, index: number, queue: Queue, attempts: number): void {
-  (delivery.charged ??= new Map()).set(index, attempts);
-  if (delivery.handle !== 0) ctx.engine.attempt(queue.id, delivery.handle + index, attempts);
-}
-
-export type RejectKind = 'rejected' | 'expired' | 'damaged' | 'no-handler';
-
-/** A handler, or the client for it, will not take a message. The acknowledgement of the delivery follows as usual. */
-export function rejectDelivery(
-  ctx: Context,
-  instance: Instance,
-  number: number,
-  subscription: string,
-  kind: RejectKind,
-  attempts: number,
-  reason: string,
-): void {
-  const { delivery, index, queue } = locate(instance, number, subscription);
-  const { entry } = delivery;
-  if (kind === 'expired') {
-    refuse(delivery, index);
-    if (delivery.handle !== 0)
-      leave(ctx, queue, delivery.handle + index, 1, bytesOf(entry.batch, delivery.offset + index, 1), false);
-    reportFailure(ctx, {
-      batch: entry.batch,
-      offset: delivery.offset + index,
-      count: 1,
-      target: targetOf(queue),
-      reason: 'expired',
-      final: true,
-      attempts,
-      stored: delivery.handle !== 0,
-    });
-    return;
-  }
-  if (delivery.handle === 0 && !storeEntries(ctx, [entry])) {
-    throw new BroadcastError('store-full', 'no room for a dead letter');
-  }
-  refuse(delivery, index);
-  if (delivery.handle === 0) return; // by address: it is never queued
-  if (kind === 'no-handler') {
-    giveBack(ctx, queue, delivery.handle + index, 1);
-    return;
-  }
-  deadLetter(ctx, queue, {
-    handle: delivery.handle + index,
-    batch: entry.batch,
-    index: delivery.offset + index,
-    reason,
-    attempts,
-  });
-}
-
-function refuse(delivery: Delivery, index: number): void {
-  (delivery.refused ??= new Set()).add(index);
-}
-
-// ---- giving back -----------------------------------------------------------------------------------------------------
-
-/** Stored messages that were on their way wait again, for whichever instance handles them. */
-export function giveBack(ctx: Context, queue: Queue, handle: number, count: number): void {
-  const target = sessionQueue(queue.session, queue.subscription);
-  if (queue !== target) ctx.engine.move(queue.id, target.id, handle, count);
-  rewind(target, handle);
-  target.redeliverBelow = Math.max(target.redeliverBelow, handle + count);
-}
+// ---- back to the queue ---------------------------------------------------------------------------------------------
 
 /** The queue is read again from `handle` on, at the latest. */
 export function rewind(queue: Queue, handle: number): void {
@@ -564,33 +366,6 @@ export function rewind(queue: Queue, handle: number): void {
   queue.fetched.clear();
   queue.cursor = Math.min(next, handle);
   queue.behind = true;
-}
-
-/** Deliveries that the instance did not handle and gives back uncharged. */
-export function release(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
-  const queues = new Set<Queue>();
-  for (const range of ranges) {
-    for (let number = range.first; number < range.first + range.count; number++) {
-      const delivery = inFlightAt(instance, number);
-      const index = number - delivery.number;
-      if (delivery.handle === 0) storeEntries(ctx, [delivery.entry]);
-      refuse(delivery, index);
-      markDone(delivery, index, 1);
-      account(instance, delivery, -1, -bytesOf(delivery.entry.batch, delivery.offset + index, 1));
-      if (delivery.done === delivery.count) {
-        delivery.entry.deliveries.delete(delivery);
-        for (const queue of delivery.queues) queue.inflight.delete(delivery);
-      }
-      if (delivery.handle === 0) continue;
-      for (const queue of delivery.queues) {
-        giveBack(ctx, queue, delivery.handle + index, 1);
-        queues.add(sessionQueue(queue.session, queue.subscription));
-      }
-    }
-  }
-  forgetDone(instance);
-  scheduleCommit(ctx);
-  for (const queue of queues) pump(ctx, queue);
 }
 
 /** Everything in flight at an instance that is no longer connected, oldest first; its window is free again. */
@@ -607,17 +382,14 @@ export function takeInFlight(instance: Instance): Delivery[] {
   return deliveries;
 }
 
-/** The open parts of a stored delivery by handle; without what was refused when it is only asked what is on its way. */
-export function openHandles(delivery: Delivery, onlyBusy = false): { handle: number; count: number }[] {
-  const { refused } = delivery;
-  const parts = openParts(delivery).map(part => ({
-    handle: delivery.handle + part.offset - delivery.offset,
-    count: part.count,
-  }));
-  if (!onlyBusy || refused === undefined) return parts;
-  return parts.flatMap(part => {
-    let pieces = [{ offset: part.handle, count: part.count }];
-    for (const index of refused) pieces = pieces.flatMap(piece => subtract(piece, delivery.handle + index, 1));
-    return pieces.map(piece => ({ handle: piece.offset, count: piece.count }));
-  });
+/** The open parts of a stored delivery by handle, without what one of its queues has no longer. */
+export function openHandles(delivery: Delivery, queue?: Queue): { handle: number; count: number }[] {
+  const { refused, handle, offset } = delivery;
+  let parts = openParts(delivery);
+  if (queue !== undefined && refused !== undefined) {
+    for (const [index, refusals] of refused) {
+      if (refusals.has(queue)) parts = parts.flatMap(part => subtract(part, offset + index, 1));
+    }
+  }
+  return parts.map(part => ({ handle: handle + part.offset - offset, count: part.count }));
 }

@@ -126,8 +126,8 @@ async function expireStored(ctx: Context, run: ExpiringRun): Promise<void> {
     if (ours.length === 0) return;
     for (const stored of ours) {
       from = stored.handle + stored.batch.count;
-      if (queue === undefined) expireBacklog(ctx, run.queue, stored);
-      else expireWaiting(ctx, queue, stored);
+      if (queue !== undefined) expireWaiting(ctx, queue, stored);
+      else if (run.queue.startsWith('b/')) expireBacklog(ctx, run.queue, stored);
     }
   }
 }

@@ -12,12 +12,12 @@ import { RangeSet } from '../range-set.js';
 import type { FailureReason } from '../receipts.js';
 import { queueIds, type Context } from './context.js';
 import { deadLetter } from './dead-letters.js';
-import { charge, openHandles, pump, pumpInstance, rewind, takeInFlight } from './delivery.js';
+import { charge } from './acknowledgements.js';
+import { openHandles, pump, pumpInstance, rewind, takeInFlight } from './delivery.js';
 import { Instance, SELF, type Delivery, type Entry, type Queue, type Session, type Suspect } from './model.js';
 import {
   PeerFault,
   type DetachReason,
-  type FailureMessage,
   type HandlerDeclaration,
   type InstanceHello,
   type Outlet,
@@ -32,7 +32,7 @@ import {
   sessionOf,
   sessionQueue,
 } from './registry.js';
-import { announce, raiseFloor, repeatOutcomes, reportFailure, senderOf } from './senders.js';
+import { announce, noticeFor, raiseFloor, readNotice, repeatOutcomes, reportFailure, senderOf } from './senders.js';
 import { finish, outcomeKey, settleTracked, shrink, storeEntries, storeQueues } from './store.js';
 
 // ---- coming ----------------------------------------------------------------------------------------------------------
@@ -98,12 +98,10 @@ async function sendNotices(ctx: Context, instance: Instance): Promise<void> {
     if (runs.length === 0) break;
     for (const run of runs) {
       from = run.handle + run.batch.count;
-      const kept = JSON.parse(run.batch.envelope.headers?.['failure'] ?? '{}') as FailureMessage['failure'] & {
-        position: number;
-        instance: string;
-      };
-      const { position, instance: sender, ...failure } = kept;
-      outlet.failure({ failure, position: sender === instance.id ? position : 0, notice: run.handle });
+      const kept = readNotice(run.batch);
+      const isOthers =
+        kept.instance !== instance.id && instance.session.instances.get(kept.instance)?.outlet !== undefined;
+      if (!isOthers) outlet.failure(noticeFor(instance, kept, run.handle));
     }
   }
 }
@@ -220,7 +218,7 @@ function suspectsOf(instance: Instance): Suspect[] {
       for (let index = delivery.done; index < delivery.count; index++) {
         const count = counts.get(subscription) ?? 0;
         if (count >= declaration.concurrency) break;
-        if (delivery.later?.has(index) === true || delivery.refused?.has(index) === true) continue;
+        if (delivery.later?.has(index) === true || delivery.refused?.get(index)?.has(queue) === true) continue;
         counts.set(subscription, count + 1);
         suspects.push({ delivery, index, queue, maxAttempts: declaration.maxAttempts });
       }
@@ -356,6 +354,7 @@ function chargeSuspect(ctx: Context, { delivery, index, queue, maxAttempts }: Su
     index: delivery.offset + index,
     reason: 'its process died',
     attempts,
+    revival: delivery.revival,
   });
 }
 
@@ -503,7 +502,6 @@ async function emptyQueue(
         session.messages = Math.max(0, session.messages - batch.count);
         session.bytes = Math.max(0, session.bytes - batch.items.length);
       }
-      if (batch.envelope.name === 'notice' && id.startsWith('n/')) continue;
       reportFailure(ctx, {
         batch,
         offset: 0,
@@ -533,7 +531,7 @@ export async function endSession(ctx: Context, session: Session, reason: 'sessio
     await emptyQueue(ctx, queue.id, target, reason, session);
   }
   if (ctx.stopped) return;
-  ctx.engine.drop(queueIds.deadLetters(name));
+  for (const subscription of session.deadLetterQueues) ctx.engine.drop(queueIds.deadLetters(name, subscription));
   ctx.engine.drop(queueIds.notices(name));
   await ctx.engine.commit();
 }

@@ -10,6 +10,7 @@
 import type { Batch } from '../batch.js';
 import { Deque } from '../deque.js';
 import type { RangeSet } from '../range-set.js';
+import type { DeliveryFailure } from '../receipts.js';
 import type { FailureMessage, HandlerDeclaration, Outcome, Outlet } from './ports.js';
 import type { Attached } from './ports.js';
 
@@ -57,6 +58,8 @@ export interface Delivery {
   handle: number;
   /** Charged attempts of its messages before this delivery. */
   attempts: number;
+  /** How often its messages were sent again from the dead letters. */
+  revival: number;
   redelivered: boolean;
   /** While in flight: the number of its first message on the connection, and the instance. */
   number: number;
@@ -65,8 +68,8 @@ export interface Delivery {
   done: number;
   /** Done ones behind that, as indexes. */
   later: Set<number> | undefined;
-  /** Indexes of messages that were rejected, expired or given back: the acknowledgement does not count as delivered. */
-  refused: Set<number> | undefined;
+  /** By index: for which queues (none: it was sent to an address) a message is gone otherwise, or waits again. */
+  refused: Map<number, Map<Queue | undefined, 'gone' | 'waits'>> | undefined;
   /** Attempts charged while in flight, by index. */
   charged: Map<number, number> | undefined;
 }
@@ -112,6 +115,11 @@ export class Queue {
   get waiting(): boolean {
     return this.behind || this.fetched.size > 0;
   }
+}
+
+/** Who a queue's messages are for, in a notice. */
+export function targetOf({ session, subscription }: Queue): DeliveryFailure['target'] {
+  return subscription === SELF ? { client: session.name } : { client: session.name, channel: subscription };
 }
 
 /** A handler that an instance has declared, and what is in flight for it. */
@@ -181,6 +189,8 @@ export class Session {
   lastSeen = 0;
   /** Handles that one instance handled while another may still wait for them; kept while it has several. */
   handled: RangeSet | undefined;
+  /** Subscriptions that have had dead letters. */
+  readonly deadLetterQueues = new Set<string>();
   /** Final notices may wait for the name. */
   noticesWaiting = false;
 

@@ -47,6 +47,8 @@ export interface DeliveryNote {
   readonly attempt: number;
   /** Only for these subscriptions of the instance; undefined: for every one that matches. */
   readonly subscriptions: readonly string[] | undefined;
+  /** How often it was sent again from the dead letters; undefined: never. */
+  readonly revival: number | undefined;
 }
 
 /** A failure with what the wire needs beside it. */

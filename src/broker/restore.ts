@@ -52,6 +52,8 @@ function restoreQueue(ctx: Context, id: string, messages: number, bytes: number)
   const parts = id.slice(2).split('\0');
   if (id.startsWith('b/')) {
     ctx.backlogs.add(id.slice(2));
+  } else if (id.startsWith('d/')) {
+    sessionOf(ctx, parts[0] as string, false).deadLetterQueues.add(parts[1] as string);
   } else if (id.startsWith('n/')) {
     const session = ctx.sessions.get(id.slice(2));
     if (session !== undefined) session.noticesWaiting = true;

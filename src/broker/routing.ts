@@ -7,7 +7,7 @@ import type { ExpiringRun } from '../engine/engine.js';
 import { queueIds, type Context } from './context.js';
 import { enqueueLive, allowance, newDelivery, pump, send, sessionQueueWaits } from './delivery.js';
 import { armExpiry } from './expiry.js';
-import { SELF, type Entry, type Instance, type Queue, type Sender, type Session } from './model.js';
+import { SELF, targetOf, type Entry, type Instance, type Queue, type Sender, type Session } from './model.js';
 import { isAddress } from '../names.js';
 import { PeerFault } from './ports.js';
 import { routeOf, saveSession, sessionOf, sessionQueue } from './registry.js';
@@ -68,7 +68,8 @@ function checkSame(sender: Sender, batch: Batch): void {
 }
 
 function route(ctx: Context, instance: Instance, batch: Batch): void {
-  ctx.events.published?.(batch, instance);
+  // What the server itself sends is not observed.
+  if (instance.sender.name !== undefined) ctx.events.published?.(batch, instance);
   if (batch.envelope.persistent) routePersistent(ctx, instance, batch);
   else routeTransient(ctx, instance, batch);
 }
@@ -408,29 +409,23 @@ function routeTransient(ctx: Context, from: Instance, batch: Batch): void {
     refuseTarget(ctx, entry, target, reason);
   for (const [instance, lanes] of found.lanes) {
     const lane = lanes[0] as Queue;
-    if (instance.outlet === undefined) fail(targetName(lane), 'offline');
+    if (instance.outlet === undefined) fail(targetOf(lane), 'offline');
     else if (handOver(ctx, from, instance, batch)) routed++;
-    else fail(targetName(lane), 'slow-consumer');
+    else fail(targetOf(lane), 'slow-consumer');
   }
   for (const queue of found.anyOf) {
     const instance = lightest(queue.session);
     if (instance !== undefined && handOver(ctx, from, instance, batch)) routed++;
-    else fail(targetName(queue), 'slow-consumer');
+    else fail(targetOf(queue), 'slow-consumer');
   }
   for (const instance of found.direct) {
     if (handOver(ctx, from, instance, batch)) routed++;
     else fail({ client: instance.outlet?.address ?? instance.session.name }, 'slow-consumer');
   }
-  for (const { queue, reason } of found.away) fail(targetName(queue), reason);
+  for (const { queue, reason } of found.away) fail(targetOf(queue), reason);
   for (const channel of found.unheard) fail({ channel }, 'no-subscribers');
   for (const { target, reason } of found.missing) fail(target, reason);
   settle(ctx, entry, 0, batch.count, routed > 0 ? 'routed' : 'undelivered', batch.envelope.tracked);
-}
-
-function targetName(queue: Queue): { client?: string; channel?: string } {
-  return queue.subscription === SELF
-    ? { client: queue.session.name }
-    : { client: queue.session.name, channel: queue.subscription };
 }
 
 function lightest(session: Session): Instance | undefined {

@@ -8,7 +8,7 @@ import { formatId } from '../message.js';
 import { RangeSet } from '../range-set.js';
 import type { DeliveryFailure, FailureReason, Receipt } from '../receipts.js';
 import { queueIds, type Context } from './context.js';
-import type { Entry, Sender, Session } from './model.js';
+import type { Entry, Instance, Sender, Session } from './model.js';
 import type { FailureMessage, Outcome } from './ports.js';
 
 /** The state of a sending instance, made when it is first seen. */
@@ -167,20 +167,21 @@ export function reportFailure(ctx: Context, input: FailureInput): void {
   ctx.events.failure({ ...failure });
   const position = batch.first + offset;
   const sender = ctx.senders.get(batch.sender.instance);
-  if (sender?.outlet !== undefined) {
-    tell(ctx, sender, { failure, position, notice: 0 });
-  } else if (sender !== undefined && !input.stored) {
-    // It was not safe, so the sender holds it still and learns the outcome when it comes back.
-    if (final) keepFailure(ctx, sender, { failure, position, notice: 0 });
-  } else if (final && batch.sender.name !== undefined) {
-    storeNotice(ctx, batch.sender.name, failure, sender === undefined ? 0 : position, batch.sender.instance);
+  // The sender may be leaving, or its connection broken without anybody knowing: a final notice about what was safe is
+  // kept until it has confirmed it.
+  if (final && input.stored && batch.sender.name !== undefined) {
+    if (keepNotice(ctx, batch.sender.name, { failure, position, instance: batch.sender.instance })) return;
   }
+  if (sender === undefined) return;
+  if (sender.outlet !== undefined) tell(ctx, sender, { failure, position, notice: 0 });
+  // It was not safe, so the sender holds it still and learns the outcome when it comes back.
+  else if (final) keepFailure(ctx, sender, { failure, position, notice: 0 });
 }
 
 function tell(ctx: Context, sender: Sender, message: FailureMessage): void {
   if (!mergeFailure(sender, message)) {
     sender.failures.push(message);
-    if (message.failure.final) keepFailure(ctx, sender, message);
+    if (message.failure.final && message.notice === 0) keepFailure(ctx, sender, message);
   }
   chatter(ctx, sender);
 }
@@ -188,7 +189,7 @@ function tell(ctx: Context, sender: Sender, message: FailureMessage): void {
 /** Folds a notice into the one before it when both say the same of neighbouring positions. */
 function mergeFailure(sender: Sender, message: FailureMessage): boolean {
   const last = sender.failures[sender.failures.length - 1];
-  if (last === undefined) return false;
+  if (last === undefined || last.notice !== 0 || message.notice !== 0) return false;
   const { failure: a } = last;
   const { failure: b } = message;
   const neighbours = last.position + (a.count ?? 1) === message.position;
@@ -209,30 +210,69 @@ function keepFailure(ctx: Context, sender: Sender, message: FailureMessage): voi
 
 const EMPTY_ITEM = Buffer.from([1, 0, 0, 0, 0]);
 
-/** Keeps a final notice for a name that is away; it travels as a message without a body. */
-function storeNotice(ctx: Context, name: string, failure: DeliveryFailure, position: number, instance: string): void {
-  const session: Session | undefined = ctx.sessions.get(name);
-  if (session === undefined) return;
-  for (const other of session.instances.values()) {
-    if (other.outlet === undefined) continue;
-    other.outlet.failure({ failure, position: other.id === instance ? position : 0, notice: 0 });
-    return;
-  }
+/** A final notice as it is kept. */
+export interface KeptNotice {
+  readonly failure: DeliveryFailure;
+  /** Of the message, in the sequence of `instance`. */
+  readonly position: number;
+  readonly instance: string;
+}
+
+/** Keeps a final notice for a name, and hands it to an instance that is here; false when it cannot be kept. */
+function keepNotice(ctx: Context, name: string, kept: KeptNotice): boolean {
+  const session = ctx.sessions.get(name);
+  if (session === undefined) return false;
   const queue = queueIds.notices(name);
   if (ctx.engine.usage(queue).messages >= ctx.limits.notices) {
-    ctx.logger.warn(`"${name}" has ${String(ctx.limits.notices)} notices waiting; a further one is left out`);
-    return;
+    ctx.logger.warn(`"${name}" has ${String(ctx.limits.notices)} notices waiting; a further one is not kept`);
+    return false;
   }
-  const batch: Batch = {
-    sender: { instance: '0'.repeat(32), name: undefined },
+  let notice: number | undefined;
+  try {
+    [notice] = ctx.engine.append([
+      { batch: noticeBatch(ctx, name, kept), expiresAt: 0, queues: [{ queue, offset: 0, count: 1 }] },
+    ]);
+  } catch (error) {
+    ctx.logger.warn(`a notice for "${name}" could not be kept`, error);
+    return false;
+  }
+  session.noticesWaiting = true;
+  void ctx.engine.commit().catch(() => undefined); // the engine says so by `failed`
+  const reader = readerOf(session, kept.instance);
+  if (reader !== undefined) tell(ctx, reader.sender, noticeFor(reader, kept, notice as number));
+  return true;
+}
+
+/** The instance that a notice concerns, if it is here, or another one of its name. */
+function readerOf(session: Session, instance: string): Instance | undefined {
+  const own = session.instances.get(instance);
+  if (own?.outlet !== undefined) return own;
+  for (const other of session.instances.values()) if (other.outlet !== undefined) return other;
+  return undefined;
+}
+
+/** A kept notice as one of the name's instances is told of it. */
+export function noticeFor(
+  reader: Instance,
+  { failure, position, instance }: KeptNotice,
+  notice: number,
+): FailureMessage {
+  return { failure, position: reader.id === instance ? position : 0, notice };
+}
+
+/** A notice travels through the engine as a message without a body. */
+function noticeBatch(ctx: Context, name: string, kept: KeptNotice): Batch {
+  return {
+    sender: NOBODY,
     envelope: {
       channels: [],
       clients: [name],
       everyone: false,
-      name: 'notice',
-      headers: { failure: JSON.stringify({ ...failure, position, instance }) },
+      name: undefined,
+      headers: { notice: JSON.stringify(kept) },
       persistent: true,
       tracked: false,
+      resent: false,
       ttl: undefined,
       idPrefix: '',
     },
@@ -243,11 +283,11 @@ function storeNotice(ctx: Context, name: string, failure: DeliveryFailure, posit
     timestamp: ctx.clock.now(),
     items: EMPTY_ITEM,
   };
-  try {
-    ctx.engine.append([{ batch, expiresAt: 0, queues: [{ queue, offset: 0, count: 1 }] }]);
-    session.noticesWaiting = true;
-    void ctx.engine.commit().catch(() => undefined);
-  } catch (error) {
-    ctx.logger.warn(`a notice for "${name}" could not be kept`, error);
-  }
+}
+
+const NOBODY = { instance: '0'.repeat(32), name: undefined };
+
+/** Reads a notice back. */
+export function readNotice({ envelope }: Batch): KeptNotice {
+  return JSON.parse((envelope.headers as { notice: string }).notice) as KeptNotice;
 }

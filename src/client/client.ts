@@ -120,14 +120,19 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   readonly #outbox: Outbox;
   readonly #deliveries: Deliveries;
   readonly #handlers = new Map<string, Declared>();
+  /** Channels that a server was told we handle: one that we handle no longer must be told so, if need be later. */
+  readonly #declared = new Set<string>();
   readonly #failureHandlers = new Set<(failure: DeliveryFailure) => unknown>();
   readonly #requests = new Map<number, Request>();
   readonly #readyWaiters = new Set<() => void>();
   readonly #sentWaiters = new Set<() => void>();
   readonly #idleWaiters = new Set<() => void>();
   readonly #noted: number[] = [];
+  /** Numbers of notices that the application has had, in this store. */
+  readonly #notices = new RangeSet();
   #subscriptions = new Set<string>();
   #request = 0;
+  #store = '';
   #state: ConnectionState = 'offline';
   #connected: { promise: Promise<void>; resolve: () => void; reject: (error: BroadcastError) => void } | undefined;
   #refusal: BroadcastError | undefined;
@@ -234,6 +239,9 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     this.#note = undefined;
     this.#subscriptions = new Set();
     const { limits } = welcome;
+    const sameStore = this.#store === welcome.store;
+    this.#store = welcome.store;
+    if (!sameStore) this.#notices.clear();
     const own = this.#config.limits;
     this.#limits = {
       messageBytes: Math.min(own.messageBytes, limits.messageBytes),
@@ -241,8 +249,9 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
       targets: Math.min(own.targets, limits.targets),
       nameBytes: Math.min(own.nameBytes, limits.nameBytes),
     };
-    this.#deliveries.renew();
+    this.#deliveries.renew(sameStore, this.#runners());
     for (const channel of this.#handlers.keys()) this.#declare(channel);
+    for (const channel of this.#declared) if (!this.#handlers.has(channel)) this.#undeclare(channel);
     this.#sendRanges(FRAME.TRACK, this.#outbox.trackedPositions());
     for (const [request, { encode }] of this.#requests) this.#resend(request, encode);
     this.#outbox.online(welcome.sender, limits.sendWindow, welcome.taken, welcome.known);
@@ -360,12 +369,14 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   }
 
   #onFailureFrame({ failure, position, notice }: frames.FailureFrame): void {
-    if (position > 0) this.#outbox.attach(position, failure);
-    this.#reportFailure(failure);
     if (notice > 0) {
       this.#noted.push(notice);
       this.#connector.wake();
+      // It comes again until the server has heard that it was read.
+      if (this.#notices.addNew(notice, 1).length === 0) return;
     }
+    if (position > 0) this.#outbox.attach(position, failure);
+    this.#reportFailure(failure);
   }
 
   #answered(request: number, error: BroadcastError | undefined): void {
@@ -580,6 +591,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   }
 
   #declare(channel: string): void {
+    this.#declared.add(channel);
     const { runners, windows } = this.#handlers.get(channel) as Declared;
     const window = windows.includes(undefined) ? 0 : Math.max(...(windows as number[]));
     const declaration = {
@@ -603,13 +615,25 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
         runners: declared.runners.filter(other => other !== runner),
         windows: declared.windows.filter((_, i) => i !== index),
       });
-      for (const { work, from, end } of runner.stop()) for (let i = from; i < end; i++) work.end(i, runner);
+      this.#deliveries.withdraw(runner.stop());
       return;
     }
     this.#handlers.delete(channel);
-    if (this.#connector.isOnline)
-      this.#ask(request => frames.encodeUnhandle({ request, channel }), true).catch(() => undefined);
+    if (this.#connector.isOnline) this.#undeclare(channel);
     this.#deliveries.giveBack(runner.stop());
+  }
+
+  #undeclare(channel: string): void {
+    this.#ask(request => frames.encodeUnhandle({ request, channel }), true).then(
+      () => {
+        if (!this.#handlers.has(channel)) this.#declared.delete(channel);
+      },
+      () => undefined,
+    );
+  }
+
+  #runners(): Runner[] {
+    return [...this.#handlers.values()].flatMap(declared => declared.runners);
   }
 
   async unsubscribe(channel: string): Promise<void> {
@@ -662,7 +686,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   }
 
   async #leave(): Promise<void> {
-    const runners = [...this.#handlers.values()].flatMap(declared => declared.runners);
+    const runners = this.#runners();
     for (const runner of runners) this.#deliveries.giveBack(runner.stop());
     while (runners.some(runner => !runner.isWaiting))
       await new Promise<void>(resolve => this.#idleWaiters.add(resolve));

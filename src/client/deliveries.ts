@@ -2,19 +2,16 @@
  * Deliveries: what arrives is numbered, recognised when it comes again, handed to handlers, and acknowledged when they
  * have ended (docs/protocol.md, 6.6–6.8, 7). A handler of this instance ends once per message, whatever happens to
  * connections: handled positions are kept as ranges for each sending instance, and what is being handled is joined, not
- * started again.
+ * started again. What was not started when a connection was lost is forgotten: the server has it, and sends it again in
+ * its order.
  */
-import { idCounters, itemOffsets, type Batch } from '../batch.js';
-import { decodeBody } from '../body/index.js';
+import type { Batch } from '../batch.js';
 import type { Clock } from '../clock.js';
-import { BroadcastError } from '../errors.js';
-import { formatId, receivedMessage, type BroadcastMessage } from '../message.js';
 import type { DeliveryFrame, Fail, RejectFrame } from '../protocol/frames.js';
 import { RangeSet } from '../range-set.js';
-import type { Runner, Work } from './handlers.js';
-
-/** Ranges kept for one sender; where a sender's messages for us lie far apart, the oldest are forgotten beyond this. */
-const MAX_RANGES = 100_000;
+import type { Runner } from './handlers.js';
+import { Intake, type IntakeOwner, type Memory, type Waiting } from './intake.js';
+import type { Place, Rest, Shared, Work } from './work.js';
 
 /** What deliveries need of their client. */
 export interface DeliveryHost {
@@ -27,37 +24,20 @@ export interface DeliveryHost {
   release(ranges: readonly { first: number; count: number }[]): void;
 }
 
-/** What is remembered of a sending instance's positions, for one subscription when a message can match several. */
-interface Memory {
-  highest: number;
-  readonly handled: RangeSet;
-  readonly open: Set<Intake>;
-}
-
-/** A number on a connection. */
-interface Numbered {
-  readonly epoch: number;
-  readonly number: number;
-}
-
-/** Counts how many subscriptions of a wire delivery have ended each message. */
-interface Shared {
-  readonly left: Uint8Array;
-}
-
-export class Deliveries {
+export class Deliveries implements IntakeOwner {
   readonly #host: DeliveryHost;
   readonly #memories = new Map<string, Memory>();
   #epoch = 0;
   #next = 1;
   #acks = new RangeSet();
-  /** Waits for RETRY, by number and channel. */
-  readonly #retries = new Map<string, { intake: Intake; index: number; runner: Runner }>();
+  /** Those that wait for RETRY, by number and channel, in the order of their FAILs. */
+  readonly #retries = new Map<string, Waiting[]>();
 
   constructor(host: DeliveryHost) {
     this.#host = host;
   }
 
+  /** Counts the connections: a place of an earlier one means nothing any more. */
   get epoch(): number {
     return this.#epoch;
   }
@@ -66,36 +46,62 @@ export class Deliveries {
     return this.#host.clock;
   }
 
-  /** A new connection: numbers start again, and old ones mean nothing. */
-  renew(): void {
+  /**
+   * A new connection: numbers start again. `remembers`: the server is one that has what it delivered before and sends it
+   * again; otherwise (a server in memory that was restarted) what is here is all that there is, and goes on.
+   */
+  renew(remembers: boolean, runners: Iterable<Runner>): void {
     this.#epoch++;
     this.#next = 1;
     this.#acks = new RangeSet();
+    const waiting = [...this.#retries.values()].flat();
     this.#retries.clear();
+    if (remembers) {
+      for (const runner of runners) {
+        for (const { work, from, end } of runner.takeBack(isExpectedAgain)) {
+          for (let i = from; i < end; i++) work.abandon(i);
+        }
+      }
+    }
+    for (const memory of this.#memories.values()) {
+      for (const intake of memory.open) waiting.push(...intake.takeFailed());
+    }
+    for (const failed of waiting) goOn(failed, remembers);
   }
 
   /** Messages have arrived. */
   receive(batch: Batch, note: DeliveryFrame | undefined): void {
     const { envelope, count } = batch;
-    const number = this.#next;
-    if (envelope.persistent) this.#next += count;
-    const channels = note?.subscriptions ?? matching(batch, channel => this.#host.runners(channel) !== undefined);
-    const live = channels.filter(channel => this.#host.runners(channel) !== undefined);
-    if (live.length < channels.length || live.length === 0) {
-      if (envelope.persistent && live.length === 0) {
-        this.#host.release([{ first: number, count }]);
-        return;
-      }
+    const number = envelope.persistent ? this.#next : 0;
+    if (number !== 0) this.#next += count;
+    const handles = (channel: string): boolean => this.#host.runners(channel) !== undefined;
+    const channels = note?.subscriptions ?? matching(batch, handles);
+    const live = channels.filter(handles);
+    if (number !== 0 && live.length === 0) {
+      this.#host.release([{ first: number, count }]);
+      return;
+    }
+    if (number !== 0 && live.length < channels.length) {
+      const missing = channels.filter(channel => !handles(channel));
+      for (const channel of missing) this.#declineAll(channel, number, count, note?.attempt ?? 1);
     }
     const several = envelope.channels.length + envelope.clients.length > 1;
-    const shared = live.length > 1 ? { left: new Uint8Array(count).fill(live.length) } : undefined;
-    for (const channel of live) {
-      const memory = this.#memory(several ? `${batch.sender.instance}/${channel}` : batch.sender.instance);
-      this.#admit(batch, note, channel, memory, envelope.persistent ? number : 0, shared);
+    const shared = live.length > 1 ? { left: new Uint16Array(count).fill(live.length) } : undefined;
+    for (const channel of live)
+      this.#admit(batch, note, channel, this.#memoryOf(batch, note, several ? channel : undefined), number, shared);
+  }
+
+  /** The handler was taken away while these were on their way: they wait apart. */
+  #declineAll(channel: string, number: number, count: number, attempt: number): void {
+    for (let i = 0; i < count; i++) {
+      this.#host.reject({ delivery: number + i, channel, kind: 'no-handler', attempts: attempt - 1, reason: '' });
     }
   }
 
-  #memory(key: string): Memory {
+  /** A message that can match several subscriptions is remembered for each; a dead letter that was sent again is a new one. */
+  #memoryOf({ sender }: Batch, note: DeliveryFrame | undefined, channel: string | undefined): Memory {
+    const revived = note?.revival === undefined ? '' : `+${String(note.revival)}`;
+    const key = `${sender.instance}${revived}${channel === undefined ? '' : `/${channel}`}`;
     let memory = this.#memories.get(key);
     if (memory === undefined) {
       memory = { highest: 0, handled: new RangeSet(), open: new Set() };
@@ -106,9 +112,7 @@ export class Deliveries {
 
   /** The sender will not come back: nothing of it is sent again. */
   forget(instance: string): void {
-    for (const key of this.#memories.keys()) {
-      if (key === instance || key.startsWith(`${instance}/`)) this.#memories.delete(key);
-    }
+    for (const key of this.#memories.keys()) if (key.startsWith(instance)) this.#memories.delete(key);
   }
 
   #admit(
@@ -120,23 +124,24 @@ export class Deliveries {
     shared: Shared | undefined,
   ): void {
     const { first, count } = batch;
+    const end = first + count - 1;
     if (first > memory.highest) {
-      memory.highest = first + count - 1;
+      memory.highest = end;
       this.#start(batch, 0, count, note, channel, memory, number, shared);
       return;
     }
-    memory.highest = Math.max(memory.highest, first + count - 1);
+    memory.highest = Math.max(memory.highest, end);
     let from = 0;
     for (let i = 0; i < count; i++) {
       const position = first + i;
-      const open = findOpen(memory, position);
+      const open = openAt(memory, position);
       if (open === undefined && !memory.handled.has(position)) continue;
       if (i > from) this.#start(batch, from, i, note, channel, memory, number, shared);
       from = i + 1;
       if (number === 0) continue;
-      const now = { epoch: this.#epoch, number: number + i };
-      if (open === undefined) this.endOf(now, shared, i);
-      else open.renumber(position, now, note?.attempt ?? 1);
+      const place = { epoch: this.#epoch, number: number + i, shared, index: i };
+      if (open === undefined) this.ended(place);
+      else open.moveTo(position, place);
     }
     if (from < count) this.#start(batch, from, count, note, channel, memory, number, shared);
   }
@@ -152,14 +157,26 @@ export class Deliveries {
     shared: Shared | undefined,
   ): void {
     const runners = this.#host.runners(channel) ?? [];
-    const intake = new Intake(this, batch, note, channel, memory, number, shared, runners.length, end - from);
+    const intake = new Intake(this, {
+      batch,
+      note,
+      channel,
+      memory,
+      number,
+      shared,
+      runners: runners.length,
+      from,
+      end,
+    });
     memory.open.add(intake);
     for (const runner of runners) runner.accept(intake, from, end);
   }
 
-  /** Handlers of one subscription have ended a message. */
-  endOf({ epoch, number }: Numbered, shared: Shared | undefined, index: number): void {
-    if (epoch !== this.#epoch) return;
+  // ---- what intakes report ------------------------------------------------------------------------------------------------
+
+  /** The handlers of one subscription have ended a message. */
+  ended({ epoch, number, shared, index }: Place): void {
+    if (epoch !== this.#epoch || number === 0) return;
     if (shared !== undefined) {
       shared.left[index] = (shared.left[index] as number) - 1;
       if (shared.left[index] !== 0) return;
@@ -176,46 +193,92 @@ export class Deliveries {
     return ranges;
   }
 
-  get hasAcks(): boolean {
-    return !this.#acks.isEmpty;
+  /** Asks for another attempt. False when the connection is gone that could be asked. */
+  fail(waiting: Waiting, { epoch, number }: Place, attempt: number, reason: string): boolean {
+    if (epoch !== this.#epoch) return false;
+    const { channel } = waiting.work;
+    const key = `${String(number)}/${channel}`;
+    const before = this.#retries.get(key);
+    if (before === undefined) this.#retries.set(key, [waiting]);
+    else before.push(waiting);
+    this.#host.fail({ delivery: number, channel, attempt, reason });
+    return true;
   }
 
-  fail(intake: Intake, index: number, runner: Runner, at: Numbered, attempt: number, reason: string): void {
-    if (at.epoch !== this.#epoch || at.number === 0) return; // it comes again, and then it is tried again
-    this.#retries.set(`${String(at.number)}/${intake.channel}`, { intake, index, runner });
-    this.#host.fail({ delivery: at.number, channel: intake.channel, attempt, reason });
-  }
-
-  /** The server has recorded the next attempt. */
+  /** The server has recorded an attempt, and the next one is to be made. */
   retry(delivery: number, channel: string, attempt: number): void {
     const key = `${String(delivery)}/${channel}`;
     const waiting = this.#retries.get(key);
-    this.#retries.delete(key);
-    if (waiting === undefined) return;
-    waiting.intake.retrying(waiting.index);
-    waiting.runner.retry(waiting.intake, waiting.index, attempt);
+    const next = waiting?.shift();
+    if (waiting?.length === 0) this.#retries.delete(key);
+    if (next !== undefined) next.runner.retry(next.work, next.index, attempt);
   }
 
-  reject(channel: string, at: Numbered, kind: RejectFrame['kind'], attempts: number, reason: string): void {
-    if (at.epoch === this.#epoch && at.number !== 0)
-      this.#host.reject({ delivery: at.number, channel, kind, attempts, reason });
+  /** False when the connection is gone that could be told. */
+  reject(
+    channel: string,
+    { epoch, number }: Place,
+    kind: RejectFrame['kind'],
+    attempts: number,
+    reason: string,
+  ): boolean {
+    if (number === 0) return true; // not persistent: there is nothing to be kept
+    if (epoch !== this.#epoch) return false;
+    this.#host.reject({ delivery: number, channel, kind, attempts, reason });
+    return true;
   }
 
   /** Messages that were not started go back to the server, uncharged. */
-  giveBack(rest: readonly { work: Work; from: number; end: number }[]): void {
+  giveBack(rest: readonly Rest[]): void {
     const ranges = new RangeSet();
     for (const { work, from, end } of rest) {
-      if (!(work instanceof Intake)) continue;
       for (let i = from; i < end; i++) {
-        const at = work.numberOf(i);
-        if (work.abandon(i) && at.epoch === this.#epoch && at.number !== 0) ranges.add(at.number, 1);
+        const place = work.placeOf(i);
+        if (!work.abandon(i) || place.epoch !== this.#epoch || place.number === 0) continue;
+        if (place.shared === undefined) ranges.add(place.number, 1);
+        else this.release(work.channel, place, work.attemptOf(i));
       }
     }
     if (!ranges.isEmpty) this.#host.release([...ranges.ranges()]);
   }
+
+  /** The same for one message; where other subscriptions of this client have it too, only this one declines. */
+  release(channel: string, place: Place, attempt: number): void {
+    const { epoch, number, shared } = place;
+    if (epoch !== this.#epoch || number === 0) return;
+    if (shared === undefined) {
+      this.#host.release([{ first: number, count: 1 }]);
+      return;
+    }
+    this.#host.reject({ delivery: number, channel, kind: 'no-handler', attempts: attempt - 1, reason: '' });
+    this.ended(place);
+  }
+
+  /** One of several handlers was taken away: what came for it alone goes back, for the others it has ended. */
+  withdraw(rest: readonly Rest[]): void {
+    this.giveBack(rest.filter(({ work }) => !work.hasSeveralRunners));
+    for (const { work, from, end } of rest) {
+      if (work.hasSeveralRunners) for (let i = from; i < end; i++) work.end(i);
+    }
+  }
 }
 
-function findOpen(memory: Memory, position: number): Intake | undefined {
+/** An attempt that failed and whose record was not confirmed by the connection that is gone. */
+function goOn({ work, index, runner }: Waiting, remembers: boolean): void {
+  if (remembers && isExpectedAgain(work)) {
+    work.abandon(index);
+    runner.giveUp();
+  } else {
+    runner.retry(work, index, work.attemptOf(index) + 1);
+  }
+}
+
+/** The server will send it again as a whole; with several handlers, some of which may have ended, it is kept and joined. */
+function isExpectedAgain(work: Work): boolean {
+  return work.isPersistent && !work.hasSeveralRunners;
+}
+
+function openAt(memory: Memory, position: number): Intake | undefined {
   for (const intake of memory.open) if (intake.isOpen(position)) return intake;
   return undefined;
 }
@@ -227,188 +290,4 @@ function matching(batch: Batch, handles: (channel: string) => boolean): string[]
   for (const channel of channels) if (handles(channel)) matched.push(channel);
   if ((everyone || clients.length > 0) && handles('')) matched.push('');
   return matched;
-}
-
-/** Messages of one delivery on their way to the handlers of one subscription. */
-export class Intake implements Work {
-  readonly channel: string;
-  readonly #owner: Deliveries;
-  readonly #batch: Batch;
-  readonly #note: DeliveryFrame | undefined;
-  readonly #memory: Memory;
-  readonly #number: number;
-  readonly #epoch: number;
-  readonly #shared: Shared | undefined;
-  readonly #runners: number;
-  readonly #offsets: Uint32Array;
-  readonly #ids: number[];
-  readonly #expiresAt: number;
-  #left: Uint8Array | undefined;
-  #open: number;
-  #ended: Set<number> | undefined;
-  #renumbered: Map<number, Numbered> | undefined;
-  #attempts: Map<number, number> | undefined;
-  #failing: Map<number, { runner: Runner; attempt: number; reason: string }> | undefined;
-  #rejected: Set<number> | undefined;
-  #decoded: Map<number, BroadcastMessage> | undefined;
-
-  constructor(
-    owner: Deliveries,
-    batch: Batch,
-    note: DeliveryFrame | undefined,
-    channel: string,
-    memory: Memory,
-    number: number,
-    shared: Shared | undefined,
-    runners: number,
-    open: number,
-  ) {
-    this.#owner = owner;
-    this.#batch = batch;
-    this.#note = note;
-    this.channel = channel;
-    this.#memory = memory;
-    this.#number = number;
-    this.#epoch = owner.epoch;
-    this.#shared = shared;
-    this.#runners = runners;
-    this.#open = open;
-    this.#offsets = itemOffsets(batch.items, batch.count);
-    this.#ids = idCounters(batch);
-    const { ttl } = batch.envelope;
-    this.#expiresAt = ttl === undefined ? Infinity : owner.clock.monotonic() + ttl;
-    if (runners > 1) this.#left = new Uint8Array(batch.count).fill(runners);
-  }
-
-  isOpen(position: number): boolean {
-    const index = position - this.#batch.first;
-    return (
-      index >= 0 && index < this.#batch.count && this.#ended?.has(index) !== true && !this.#memory.handled.has(position)
-    );
-  }
-
-  numberOf(index: number): Numbered {
-    return (
-      this.#renumbered?.get(index) ?? { epoch: this.#epoch, number: this.#number === 0 ? 0 : this.#number + index }
-    );
-  }
-
-  /** The message has come again under another number while it is here. */
-  renumber(position: number, at: Numbered, attempt: number): void {
-    const index = position - this.#batch.first;
-    (this.#renumbered ??= new Map()).set(index, at);
-    const failing = this.#failing?.get(index);
-    if (failing === undefined) return;
-    this.#owner.fail(this, index, failing.runner, at, Math.max(failing.attempt, attempt - 1), failing.reason);
-  }
-
-  take(index: number): BroadcastMessage | undefined {
-    if (this.#ended?.has(index) === true || this.#rejected?.has(index) === true) return undefined;
-    if (this.#expiresAt !== Infinity && this.#owner.clock.monotonic() >= this.#expiresAt) {
-      this.#refuse(index, 'expired', 'its time to live is over');
-      return undefined;
-    }
-    const kept = this.#decoded?.get(index);
-    if (kept !== undefined) return kept;
-    const message = this.#decode(index);
-    if (message !== undefined && this.#runners > 1) (this.#decoded ??= new Map()).set(index, message);
-    return message;
-  }
-
-  #decode(index: number): BroadcastMessage | undefined {
-    const { items, envelope, sender, timestamp } = this.#batch;
-    let start = (this.#offsets[index] as number) + 4;
-    while ((items[start++] as number) >= 0x80); // the delta of the id
-    let data: unknown;
-    try {
-      data = decodeBody(items, start, this.#offsets[index + 1]);
-    } catch (error) {
-      this.#refuse(index, 'damaged', error instanceof BroadcastError ? error.message : String(error));
-      return undefined;
-    }
-    return receivedMessage({
-      id: formatId(envelope.idPrefix, this.#ids[index] as number),
-      clients: envelope.clients,
-      channels: envelope.channels,
-      name: envelope.name,
-      data,
-      persistent: envelope.persistent,
-      headers: envelope.headers ?? NO_HEADERS,
-      ttl: envelope.ttl,
-      sender: sender.name,
-      timestamp,
-    });
-  }
-
-  #refuse(index: number, kind: RejectFrame['kind'], reason: string): void {
-    if (this.#rejected?.has(index) === true) return;
-    (this.#rejected ??= new Set()).add(index);
-    this.#owner.reject(this.channel, this.numberOf(index), kind, this.attemptOf(index) - 1, reason);
-  }
-
-  attemptOf(index: number): number {
-    return this.#attempts?.get(index) ?? this.#note?.attempt ?? 1;
-  }
-
-  isRedelivered(_index: number): boolean {
-    return this.#note?.redelivered ?? false;
-  }
-
-  end(index: number, _runner: Runner): void {
-    this.#failing?.delete(index);
-    if (this.#left !== undefined) {
-      this.#left[index] = (this.#left[index] as number) - 1;
-      if (this.#left[index] !== 0) return;
-    }
-    this.#decoded?.delete(index);
-    const { handled } = this.#memory;
-    handled.add(this.#batch.first + index, 1);
-    if (handled.rangeCount > MAX_RANGES) dropOldest(handled);
-    const at = this.numberOf(index);
-    if (at.number !== 0) this.#owner.endOf(at, this.#renumbered?.has(index) === true ? undefined : this.#shared, index);
-    this.#close();
-  }
-
-  #close(): void {
-    this.#open--;
-    if (this.#open === 0) this.#memory.open.delete(this);
-  }
-
-  fail(index: number, runner: Runner, attempt: number, reason: string): boolean {
-    if (this.#number === 0) return false; // not persistent: at most once, so it is not tried again
-    (this.#failing ??= new Map()).set(index, { runner, attempt, reason });
-    this.#owner.fail(this, index, runner, this.numberOf(index), attempt, reason);
-    return true;
-  }
-
-  /** The next attempt is about to be made. */
-  retrying(index: number): void {
-    this.#failing?.delete(index);
-  }
-
-  reject(index: number, _runner: Runner, attempts: number, reason: string): void {
-    if (this.#rejected?.has(index) === true) return;
-    (this.#rejected ??= new Set()).add(index);
-    this.#owner.reject(this.channel, this.numberOf(index), 'rejected', attempts, reason);
-  }
-
-  /** It was not started and goes back. False when another handler of it has it. */
-  abandon(index: number): boolean {
-    if (this.#left !== undefined) {
-      this.#left[index] = (this.#left[index] as number) - 1;
-      if (this.#left[index] !== 0) return false;
-    }
-    (this.#ended ??= new Set()).add(index);
-    this.#close();
-    return true;
-  }
-}
-
-const NO_HEADERS: Readonly<Record<string, string>> = Object.freeze({});
-
-function dropOldest(set: RangeSet): void {
-  for (const { first, count } of set.ranges()) {
-    set.deleteBelow(first + count);
-    return;
-  }
 }

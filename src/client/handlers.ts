@@ -9,6 +9,7 @@ import type { Clock, Timer } from '../clock.js';
 import { Deque } from '../deque.js';
 import { BroadcastReject } from '../errors.js';
 import type { BroadcastMessage } from '../message.js';
+import type { Rest, Work, WorkRunner } from './work.js';
 
 /** What a handler is told beside the message. */
 export interface DeliveryInfo {
@@ -34,19 +35,6 @@ export interface HandlerOptions {
   maxAttempts?: number;
   /** Milliseconds after which a handler that has not ended has failed. Default none. */
   handlerTimeout?: number;
-}
-
-/** Messages on their way to a handler, as the runner sees them. */
-export interface Work {
-  /** The message, decoded; undefined when it must not be handled (damaged, expired): that is taken care of. */
-  take(index: number): BroadcastMessage | undefined;
-  attemptOf(index: number): number;
-  isRedelivered(index: number): boolean;
-  /** The handler has ended, or will not be run. */
-  end(index: number, runner: Runner): void;
-  /** Asks for another attempt; the runner is called back (`retry`) when it is recorded. False: there will be none. */
-  fail(index: number, runner: Runner, attempt: number, reason: string): boolean;
-  reject(index: number, runner: Runner, attempts: number, reason: string): void;
 }
 
 interface Span {
@@ -99,7 +87,7 @@ export interface RunnerHost {
 }
 
 /** Runs one handler of one subscription. */
-export class Runner {
+export class Runner implements WorkRunner {
   readonly channel: string;
   readonly handler: MessageHandler;
   readonly concurrency: number;
@@ -157,7 +145,7 @@ export class Runner {
   #start(work: Work, index: number): void {
     const message = work.take(index);
     if (message === undefined) {
-      work.end(index, this);
+      work.end(index);
       return;
     }
     this.#active++;
@@ -165,7 +153,7 @@ export class Runner {
   }
 
   #attempt(work: Work, index: number, message: BroadcastMessage, attempt: number): void {
-    const info = new Info(this.channel === '' ? null : this.channel, work.isRedelivered(index), attempt);
+    const info = new Info(this.channel === '' ? null : this.channel, work.isRedelivered, attempt);
     let result: unknown;
     try {
       result = this.handler(message, info);
@@ -216,7 +204,7 @@ export class Runner {
 
   #done(work: Work, index: number): void {
     this.#active--;
-    work.end(index, this);
+    work.end(index);
     if (!this.#pumping) this.#pump();
     if (this.#active === 0) this.#host.idle();
   }
@@ -225,14 +213,14 @@ export class Runner {
     this.#host.handlerError(error, message);
     const reason = error instanceof Error ? error.message : String(error);
     if (error instanceof BroadcastReject || attempt >= this.maxAttempts) {
-      work.reject(index, this, attempt, reason);
+      work.reject(index, attempt, reason);
       this.#done(work, index);
       return;
     }
     if (!work.fail(index, this, attempt, reason)) this.#done(work, index);
   }
 
-  /** The next attempt is recorded: it is made after a pause. */
+  /** Another attempt is to be made, after a pause. */
   retry(work: Work, index: number, attempt: number): void {
     const timer = this.#host.clock.setTimeout(
       () => {
@@ -248,11 +236,24 @@ export class Runner {
   }
 
   /** The handler was taken away, or the client closes: what has not started is given back. */
-  stop(): { work: Work; from: number; end: number }[] {
+  stop(): Rest[] {
     this.#stopped = true;
-    const rest = [...this.#queue].map(({ work, next, end }) => ({ work, from: next, end }));
+    return this.takeBack(() => true);
+  }
+
+  /** Takes out what has not started, of the work that `wanted` accepts; the rest keeps its order. */
+  takeBack(wanted: (work: Work) => boolean): Rest[] {
+    const spans = [...this.#queue];
     this.#queue.clear();
-    return rest;
+    for (const span of spans) if (!wanted(span.work)) this.#queue.push(span);
+    return spans.filter(({ work }) => wanted(work)).map(({ work, next, end }) => ({ work, from: next, end }));
+  }
+
+  /** A message that waited for another attempt will not get one here. */
+  giveUp(): void {
+    this.#active--;
+    this.#pump();
+    if (this.#active === 0) this.#host.idle();
   }
 
   /** Nobody waits for it any longer. */

@@ -160,6 +160,7 @@ export class Outbox {
         headers: Object.keys(headers).length > 0 ? headers : undefined,
         persistent,
         tracked,
+        resent: false,
         ttl,
         idPrefix: id.prefix,
       },
@@ -253,8 +254,9 @@ export class Outbox {
   }
 
   #asBatch(batch: OutBatch, now: number): Batch {
-    const envelope =
-      now > 0 ? { ...batch.envelope, ttl: Math.max(1, Math.ceil(batch.expiresAt - now)) } : batch.envelope;
+    let { envelope } = batch;
+    if (now > 0) envelope = { ...envelope, ttl: Math.max(1, Math.ceil(batch.expiresAt - now)) };
+    if (batch.written && !this.#known) envelope = { ...envelope, resent: true };
     return {
       sender: this.#host.identity,
       envelope,

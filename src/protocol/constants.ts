@@ -61,8 +61,9 @@ export const MESSAGE_FLAG = {
   TTL: 16,
   TRACKED: 32,
   FOREIGN_ID: 64,
+  RESENT: 128,
 } as const;
-export const MESSAGE_FLAGS = 127;
+export const MESSAGE_FLAGS = 255;
 
 /** 2.2: small messages share a frame up to here, whatever the limits; receipts and acknowledgements have room too. */
 const MIN_BODIES = 256 * 1024;

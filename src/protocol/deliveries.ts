@@ -10,29 +10,33 @@ export interface DeliveryFrame {
   readonly attempt: number;
   /** Only for these; undefined: for every one that matches. */
   readonly subscriptions: readonly string[] | undefined;
+  /** How often it was sent again from the dead letters; undefined: never. */
+  readonly revival: number | undefined;
 }
 
-export function encodeDelivery({ redelivered, attempt, subscriptions }: DeliveryFrame): Buffer {
+export function encodeDelivery({ redelivered, attempt, subscriptions, revival }: DeliveryFrame): Buffer {
   const writer = new Writer(FRAME.DELIVERY)
-    .u8((redelivered ? 1 : 0) + (subscriptions !== undefined ? 2 : 0))
+    .u8((redelivered ? 1 : 0) + (subscriptions !== undefined ? 2 : 0) + (revival !== undefined ? 4 : 0))
     .varint(attempt);
   if (subscriptions !== undefined) {
     writer.varint(subscriptions.length);
     for (const channel of subscriptions) writer.str(channel);
   }
+  if (revival !== undefined) writer.varint(revival);
   return writer.finish();
 }
 
 export function decodeDelivery(reader: Reader): DeliveryFrame {
-  const flags = reader.flags(3);
+  const flags = reader.flags(7);
   const attempt = reader.atLeast(1, 'the attempt');
   let subscriptions: string[] | undefined;
   if ((flags & 2) !== 0) {
     subscriptions = [];
     for (let n = reader.count(1); n > 0; n--) subscriptions.push(readNameOrEmpty(reader, 'the channel'));
   }
+  const revival = (flags & 4) !== 0 ? reader.atLeast(1, 'the revival') : undefined;
   reader.done();
-  return { redelivered: (flags & 1) !== 0, attempt, subscriptions };
+  return { redelivered: (flags & 1) !== 0, attempt, subscriptions, revival };
 }
 
 /** 7.1, 7.4, 8.3, 8.5: ACK, RELEASE, NOTED, TRACK. */

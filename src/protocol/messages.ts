@@ -96,6 +96,7 @@ function readSection(reader: Reader, flags: number, sender: KnownSender, lookup:
     everyone,
     persistent: (flags & MESSAGE_FLAG.PERSISTENT) !== 0,
     tracked: (flags & MESSAGE_FLAG.TRACKED) !== 0,
+    resent: (flags & MESSAGE_FLAG.RESENT) !== 0,
     name: (flags & MESSAGE_FLAG.NAME) !== 0 ? readNameOrEmpty(reader, 'the message name') : undefined,
     headers: (flags & MESSAGE_FLAG.HEADERS) !== 0 ? readHeaders(reader) : undefined,
     ttl: (flags & MESSAGE_FLAG.TTL) !== 0 ? reader.varint() : undefined,
@@ -216,7 +217,7 @@ function checkItems(items: Buffer, count: number, idBase: number): void {
 
 // ---- writing ---------------------------------------------------------------------------------------------------------------
 
-function flagsOf({ persistent, everyone, name, headers, ttl, tracked }: Envelope, foreign: boolean): number {
+function flagsOf({ persistent, everyone, name, headers, ttl, tracked, resent }: Envelope, foreign: boolean): number {
   return (
     (persistent ? MESSAGE_FLAG.PERSISTENT : 0) |
     (everyone ? MESSAGE_FLAG.EVERYONE : 0) |
@@ -224,7 +225,8 @@ function flagsOf({ persistent, everyone, name, headers, ttl, tracked }: Envelope
     (headers !== undefined ? MESSAGE_FLAG.HEADERS : 0) |
     (ttl !== undefined ? MESSAGE_FLAG.TTL : 0) |
     (tracked ? MESSAGE_FLAG.TRACKED : 0) |
-    (foreign ? MESSAGE_FLAG.FOREIGN_ID : 0)
+    (foreign ? MESSAGE_FLAG.FOREIGN_ID : 0) |
+    (resent ? MESSAGE_FLAG.RESENT : 0)
   );
 }
 

@@ -85,6 +85,7 @@ export class LocalSender implements Outlet {
         headers: hasHeaders ? headers : undefined,
         persistent,
         tracked,
+        resent: false,
         ttl,
         idPrefix: id.prefix,
       },

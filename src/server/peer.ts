@@ -275,8 +275,7 @@ export class Peer implements ConnectionOwner, Outlet {
   }
 
   onReject(reader: Reader, _frame: Buffer, instance: Instance): void {
-    const { delivery, channel, kind, attempts, reason } = frames.decodeReject(reader);
-    this.#hub.broker.reject(instance, delivery, channel, kind, attempts, reason);
+    this.#hub.broker.reject(instance, frames.decodeReject(reader));
   }
 
   onRelease(reader: Reader, _frame: Buffer, instance: Instance): void {

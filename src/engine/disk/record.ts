@@ -190,7 +190,16 @@ export interface BatchRecord {
   readonly placements: readonly Placement[];
 }
 
-const FLAG = { PERSISTENT: 1, EVERYONE: 2, NAME: 4, HEADERS: 8, TTL: 16, TRACKED: 32, NAMED_SENDER: 64 } as const;
+const FLAG = {
+  PERSISTENT: 1,
+  EVERYONE: 2,
+  NAME: 4,
+  HEADERS: 8,
+  TTL: 16,
+  TRACKED: 32,
+  NAMED_SENDER: 64,
+  RESENT: 128,
+} as const;
 
 export function encodeBatch(type: number, { handle, expiresAt, batch, placements }: BatchRecord): Buffer {
   const { envelope, sender } = batch;
@@ -213,6 +222,7 @@ export function encodeBatch(type: number, { handle, expiresAt, batch, placements
         (envelope.headers !== undefined ? FLAG.HEADERS : 0) +
         (envelope.ttl !== undefined ? FLAG.TTL : 0) +
         (envelope.tracked ? FLAG.TRACKED : 0) +
+        (envelope.resent ? FLAG.RESENT : 0) +
         (sender.name !== undefined ? FLAG.NAMED_SENDER : 0),
     )
     .hex16(sender.instance);
@@ -284,6 +294,7 @@ function decodeEnvelope(reader: RecordReader, flags: number): Envelope {
     everyone: (flags & FLAG.EVERYONE) !== 0,
     persistent: (flags & FLAG.PERSISTENT) !== 0,
     tracked: (flags & FLAG.TRACKED) !== 0,
+    resent: (flags & FLAG.RESENT) !== 0,
     name: (flags & FLAG.NAME) !== 0 ? reader.str() : undefined,
     headers:
       (flags & FLAG.HEADERS) !== 0

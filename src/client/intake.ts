@@ -1,0 +1,256 @@
+/**
+ * Messages of one delivery on their way to the handlers of one subscription: decoded when their turn comes, ended when
+ * every handler has, and then remembered.
+ *
+ *   open ──every handler ended──▶ handled: acknowledged, never handled again by this instance
+ *     │ └──not started──▶ abandoned: given back, or forgotten because it comes again
+ *     └──rejected, but nobody could be told──▶ abandoned: it is told when it comes again
+ */
+import { idCounters, itemOffsets, type Batch } from '../batch.js';
+import { decodeBody } from '../body/index.js';
+import type { Clock } from '../clock.js';
+import { BroadcastError } from '../errors.js';
+import { formatId, receivedMessage, type BroadcastMessage } from '../message.js';
+import type { DeliveryFrame, RejectFrame } from '../protocol/frames.js';
+import type { RangeSet } from '../range-set.js';
+import type { Place, Shared, Work, WorkRunner } from './work.js';
+
+/** Ranges kept for one sender; where a sender's messages for us lie far apart, the oldest are forgotten beyond this. */
+const MAX_RANGES = 100_000;
+
+/** What is remembered of a sending instance's positions, for one subscription when a message can match several. */
+export interface Memory {
+  highest: number;
+  readonly handled: RangeSet;
+  readonly open: Set<Intake>;
+}
+
+/** Who numbers deliveries and speaks for them. */
+export interface IntakeOwner {
+  readonly epoch: number;
+  readonly clock: Clock;
+  /** The handlers of one subscription have ended a message. */
+  ended(place: Place): void;
+  /** Asks for another attempt. False when the connection is gone that could be asked. */
+  fail(waiting: Waiting, place: Place, attempt: number, reason: string): boolean;
+  /** False when the connection is gone that could be told. */
+  reject(channel: string, place: Place, kind: RejectFrame['kind'], attempts: number, reason: string): boolean;
+  /** A message goes back, uncharged. */
+  release(channel: string, place: Place, attempt: number): void;
+}
+
+/** A handler that waits until its failed attempt is recorded. */
+export interface Waiting {
+  readonly work: Work;
+  readonly index: number;
+  readonly runner: WorkRunner;
+}
+
+export interface IntakeInput {
+  readonly batch: Batch;
+  readonly note: DeliveryFrame | undefined;
+  /** The subscription. */
+  readonly channel: string;
+  readonly memory: Memory;
+  /** Delivery number of the batch's first message, 0 for what is not persistent. */
+  readonly number: number;
+  readonly shared: Shared | undefined;
+  /** How many handlers the subscription has. */
+  readonly runners: number;
+  /** The part of the batch that is taken. */
+  readonly from: number;
+  readonly end: number;
+}
+
+export class Intake implements Work {
+  readonly channel: string;
+  readonly #owner: IntakeOwner;
+  readonly #input: IntakeInput;
+  readonly #epoch: number;
+  readonly #offsets: Uint32Array;
+  readonly #ids: number[];
+  readonly #expiresAt: number;
+  /** Messages that are neither handled nor abandoned. */
+  #open: number;
+  /** Handlers that have not ended, by index; only where there are several. */
+  #left: Uint8Array | undefined;
+  /** Messages that were given up, or that one of several handlers will not have. */
+  #abandoned: Set<number> | undefined;
+  /** Places of those that have come again. */
+  #moved: Map<number, Place> | undefined;
+  /** Attempts that failed while nobody could be asked for another one. */
+  #failed: Waiting[] | undefined;
+  #refused: Set<number> | undefined;
+  /** Rejections that nobody could be told of. */
+  #untold: Set<number> | undefined;
+  #decoded: Map<number, BroadcastMessage> | undefined;
+
+  constructor(owner: IntakeOwner, input: IntakeInput) {
+    const { batch, runners, from, end } = input;
+    this.#owner = owner;
+    this.#input = input;
+    this.channel = input.channel;
+    this.#epoch = owner.epoch;
+    this.#open = end - from;
+    this.#offsets = itemOffsets(batch.items, batch.count);
+    this.#ids = idCounters(batch);
+    const { ttl } = batch.envelope;
+    this.#expiresAt = ttl === undefined ? Infinity : owner.clock.monotonic() + ttl;
+    if (runners > 1) this.#left = new Uint8Array(batch.count).fill(runners);
+  }
+
+  get isPersistent(): boolean {
+    return this.#input.number !== 0;
+  }
+
+  get hasSeveralRunners(): boolean {
+    return this.#left !== undefined;
+  }
+
+  get isRedelivered(): boolean {
+    return this.#input.note?.redelivered === true || this.#input.batch.envelope.resent;
+  }
+
+  isOpen(position: number): boolean {
+    const { batch, memory, from, end } = this.#input;
+    const index = position - batch.first;
+    if (index < from || index >= end || memory.handled.has(position)) return false;
+    return this.#abandoned?.has(index) !== true || (this.#left?.[index] ?? 0) > 0;
+  }
+
+  placeOf(index: number): Place {
+    const moved = this.#moved?.get(index);
+    if (moved !== undefined) return moved;
+    const { number, shared } = this.#input;
+    return { epoch: this.#epoch, number: number === 0 ? 0 : number + index, shared, index };
+  }
+
+  /** A message has come again, under another number, while it is here. */
+  moveTo(position: number, place: Place): void {
+    (this.#moved ??= new Map()).set(position - this.#input.batch.first, place);
+  }
+
+  // ---- Work ------------------------------------------------------------------------------------------------------------
+
+  take(index: number): BroadcastMessage | undefined {
+    if (this.#refused?.has(index) === true) return undefined;
+    if (this.#expiresAt !== Infinity && this.#owner.clock.monotonic() >= this.#expiresAt) {
+      this.#refuse(index, 'expired', 'its time to live is over');
+      return undefined;
+    }
+    const kept = this.#decoded?.get(index);
+    if (kept !== undefined) return kept;
+    const message = this.#decode(index);
+    if (message !== undefined && this.hasSeveralRunners) (this.#decoded ??= new Map()).set(index, message);
+    return message;
+  }
+
+  #decode(index: number): BroadcastMessage | undefined {
+    const { items, envelope, sender, timestamp } = this.#input.batch;
+    let start = (this.#offsets[index] as number) + 4;
+    while ((items[start++] as number) >= 0x80); // the delta of the id
+    let data: unknown;
+    try {
+      data = decodeBody(items, start, this.#offsets[index + 1]);
+    } catch (error) {
+      this.#refuse(index, 'damaged', error instanceof BroadcastError ? error.message : String(error));
+      return undefined;
+    }
+    return receivedMessage({
+      id: formatId(envelope.idPrefix, this.#ids[index] as number),
+      clients: envelope.clients,
+      channels: envelope.channels,
+      name: envelope.name,
+      data,
+      persistent: envelope.persistent,
+      headers: envelope.headers ?? NO_HEADERS,
+      ttl: envelope.ttl,
+      sender: sender.name,
+      timestamp,
+    });
+  }
+
+  /** The message itself is at fault: no handler gets it. */
+  #refuse(index: number, kind: 'damaged' | 'expired', reason: string): void {
+    (this.#refused ??= new Set()).add(index);
+    this.#tell(index, kind, this.attemptOf(index) - 1, reason);
+  }
+
+  #tell(index: number, kind: RejectFrame['kind'], attempts: number, reason: string): void {
+    if (this.#owner.reject(this.channel, this.placeOf(index), kind, attempts, reason)) return;
+    (this.#untold ??= new Set()).add(index);
+  }
+
+  /** The attempt that a message came for. */
+  attemptOf(_index: number): number {
+    return this.#input.note?.attempt ?? 1;
+  }
+
+  end(index: number): void {
+    if (!this.#isLast(index)) return;
+    this.#decoded?.delete(index);
+    if (this.#abandoned?.has(index) === true) {
+      // One of its handlers gave it up before it had started: it comes again, to this process or the next one.
+      this.#owner.release(this.channel, this.placeOf(index), this.attemptOf(index));
+      this.#close();
+      return;
+    }
+    if (this.#untold?.has(index) === true) {
+      (this.#abandoned ??= new Set()).add(index);
+      this.#close();
+      return;
+    }
+    const { memory, batch } = this.#input;
+    memory.handled.add(batch.first + index, 1);
+    if (memory.handled.rangeCount > MAX_RANGES) dropOldest(memory.handled);
+    this.#owner.ended(this.placeOf(index));
+    this.#close();
+  }
+
+  /** One handler is done with a message; true when no other one is left. */
+  #isLast(index: number): boolean {
+    if (this.#left === undefined) return true;
+    this.#left[index] = (this.#left[index] as number) - 1;
+    return this.#left[index] === 0;
+  }
+
+  #close(): void {
+    this.#open--;
+    if (this.#open === 0) this.#input.memory.open.delete(this);
+  }
+
+  fail(index: number, runner: WorkRunner, attempt: number, reason: string): boolean {
+    if (!this.isPersistent) return false; // at most once, so it is not tried again
+    const waiting = { work: this, index, runner };
+    if (!this.#owner.fail(waiting, this.placeOf(index), attempt, reason)) (this.#failed ??= []).push(waiting);
+    return true;
+  }
+
+  /** The attempts that failed while there was no connection. */
+  takeFailed(): readonly Waiting[] {
+    const failed = this.#failed ?? [];
+    this.#failed = undefined;
+    return failed;
+  }
+
+  reject(index: number, attempts: number, reason: string): void {
+    this.#tell(index, 'rejected', attempts, reason);
+  }
+
+  /** A handler will not be run for it. True when no other handler has it any more: then it is as if it had not come. */
+  abandon(index: number): boolean {
+    (this.#abandoned ??= new Set()).add(index);
+    if (!this.#isLast(index)) return false;
+    this.#close();
+    return true;
+  }
+}
+
+const NO_HEADERS: Readonly<Record<string, string>> = Object.freeze({});
+
+function dropOldest(set: RangeSet): void {
+  for (const { first, count } of set.ranges()) {
+    set.deleteBelow(first + count);
+    return;
+  }
+}

@@ -1,0 +1,53 @@
+/** What a runner of handlers and the messages that it runs them on know of each other. */
+import type { BroadcastMessage } from '../message.js';
+
+/** Counts, for each message of a delivery on the wire, the subscriptions that have not ended it. */
+export interface Shared {
+  readonly left: Uint16Array;
+}
+
+/** Where a message stands on the wire: its delivery number on a connection; 0 for what is not persistent. */
+export interface Place {
+  readonly epoch: number;
+  readonly number: number;
+  readonly shared: Shared | undefined;
+  /** Its index in `shared`. */
+  readonly index: number;
+}
+
+/** Who runs a handler. */
+export interface WorkRunner {
+  /** Another attempt is to be made, after a pause. */
+  retry(work: Work, index: number, attempt: number): void;
+  /** A message that waited for another attempt will not get one here. */
+  giveUp(): void;
+}
+
+/** Messages on their way to a handler. */
+export interface Work {
+  /** The subscription. */
+  readonly channel: string;
+  readonly isPersistent: boolean;
+  readonly isRedelivered: boolean;
+  /** Its subscription had several handlers when it came. */
+  readonly hasSeveralRunners: boolean;
+  /** The message, decoded; undefined when it must not be handled (damaged, expired): that is taken care of. */
+  take(index: number): BroadcastMessage | undefined;
+  /** The attempt that a message came for. */
+  attemptOf(index: number): number;
+  /** The handler has ended, or will not be run. */
+  end(index: number): void;
+  /** Asks for another attempt; the runner is called back (`retry`) when it is recorded. False: there will be none. */
+  fail(index: number, runner: WorkRunner, attempt: number, reason: string): boolean;
+  reject(index: number, attempts: number, reason: string): void;
+  placeOf(index: number): Place;
+  /** A handler will not be run for it. True when no other handler has it any more: then it is as if it had not come. */
+  abandon(index: number): boolean;
+}
+
+/** Messages of some work that have not started. */
+export interface Rest {
+  readonly work: Work;
+  readonly from: number;
+  readonly end: number;
+}
