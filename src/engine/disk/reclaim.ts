@@ -22,9 +22,12 @@ export interface ReclaimHost {
   failed(error: Error): void;
 }
 
-/** The oldest segment's messages are copied when they are less than this share of it … */
+/**
+ * The oldest segment's messages are copied when they are less than this share of it, or when all messages that wait are
+ * less than this share of the log: an old segment that is full must not hold on to younger ones that are empty.
+ */
 const SPARSE = 1 / 4;
-/** … and there are more segments than this. */
+/** Nothing is copied unless there are more segments than this. */
 const FEW_SEGMENTS = 4;
 
 export class Reclaimer {
@@ -56,8 +59,14 @@ export class Reclaimer {
     const [oldest] = segments;
     if (oldest === undefined || oldest === this.#host.current()) return undefined;
     if (oldest.references === 0) return oldest;
-    const sparse = oldest.liveBytes < oldest.capacity * SPARSE && segments.length > FEW_SEGMENTS;
-    return sparse ? oldest : undefined;
+    if (segments.length <= FEW_SEGMENTS) return undefined;
+    if (oldest.liveBytes < oldest.capacity * SPARSE) return oldest;
+    let [live, capacity] = [0, 0];
+    for (const segment of segments) {
+      live += segment.liveBytes;
+      capacity += segment.capacity;
+    }
+    return live < capacity * SPARSE ? oldest : undefined;
   }
 
   async #reclaim(segment: Segment): Promise<void> {
