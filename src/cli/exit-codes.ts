@@ -1,5 +1,6 @@
-/** Exit codes of the command line (docs/command-line.md). */
+/** Exit codes of the command line; docs/command-line.md shows them with these comments. */
 export const EXIT = {
+  /** Done. */
   OK: 0,
   /** Something failed that is not one of the others. */
   FAILURE: 1,

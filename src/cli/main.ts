@@ -1,29 +1,11 @@
 #!/usr/bin/env node
 /** The command line: flags and signals only. What a command does is in commands/. */
-import { Command, CommanderError } from 'commander';
-import { version } from '../version.js';
-import { addAdmin } from './commands/admin.js';
-import { addPub } from './commands/pub.js';
-import { addServe } from './commands/serve.js';
-import { addSub } from './commands/sub.js';
+import { CommanderError } from 'commander';
 import { EXIT } from './exit-codes.js';
 import { report } from './output.js';
+import { createProgram } from './program.js';
 
-const program = new Command('broadcast')
-  .description('Durable messages between processes, without a broker to run.')
-  .version(version)
-  .showSuggestionAfterError()
-  .showHelpAfterError('(add --help for what there is)')
-  .exitOverride();
-
-addServe(program);
-addPub(program);
-addSub(program);
-addAdmin(program);
-for (const command of program.commands) {
-  command.exitOverride();
-  for (const sub of command.commands) sub.exitOverride();
-}
+const program = createProgram();
 
 if (process.argv.length <= 2) program.outputHelp();
 else {
