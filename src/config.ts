@@ -478,6 +478,9 @@ function levenshtein(a: string, b: string): number {
   return row[b.length] as number;
 }
 
+// `NodeJS.ProcessEnv` spelled out: the published declarations need no types of Node.
+type EnvironmentVars = Readonly<Record<string, string | undefined>>;
+
 /** What `buildBroadcastConfig` reads from besides `process.env`. */
 export interface ConfigVars {
   getStringEnv(name: string): string;
@@ -493,7 +496,7 @@ export interface ConfigVars {
  * const client = new BroadcastTcpClient(buildBroadcastConfig(process.env, 'orders')); // ORDERS_BROADCAST_HOST, …
  */
 export function buildBroadcastConfig(
-  env: NodeJS.ProcessEnv | ConfigVars = process.env,
+  env: EnvironmentVars | ConfigVars = process.env,
   prefix = '',
 ): ClientConfig & ServerConfig {
   const lead = prefix === '' ? '' : prefix.toUpperCase().replace(/_?$/, '_');
@@ -510,8 +513,9 @@ export function buildBroadcastConfig(
   return config;
 }
 
-function readVariable(env: NodeJS.ProcessEnv | ConfigVars, name: string, row: OptionRow): unknown {
-  const text = isConfigVars(env) ? env.getStringEnv(name) : env[name];
+function readVariable(env: EnvironmentVars | ConfigVars, name: string, row: OptionRow): unknown {
+  // Whoever is not checked by TypeScript may give anything.
+  const text: string | number | null | undefined = isConfigVars(env) ? env.getStringEnv(name) : env[name];
   if (text === undefined || text === null || text === '' || text === 'undefined') return undefined;
   if (row.type === 'array')
     return String(text)
@@ -527,6 +531,6 @@ function readVariable(env: NodeJS.ProcessEnv | ConfigVars, name: string, row: Op
   return value;
 }
 
-function isConfigVars(env: NodeJS.ProcessEnv | ConfigVars): env is ConfigVars {
+function isConfigVars(env: EnvironmentVars | ConfigVars): env is ConfigVars {
   return typeof (env as Partial<ConfigVars>).getStringEnv === 'function';
 }

@@ -1,4 +1,12 @@
 /** The package's main entry: re-exports only. */
+
+declare global {
+  // `await using` of clients and servers: the declarations compile with a `lib` that does not know it yet.
+  interface SymbolConstructor {
+    readonly asyncDispose: unique symbol;
+  }
+}
+
 export { BroadcastMessage, type MessageOptions } from './message.js';
 export { BroadcastError, BroadcastReject, ERRORS, type ErrorCode } from './errors.js';
 export type { DeliveryFailure, FailureReason, Receipt, SendOptions } from './receipts.js';

@@ -81,6 +81,8 @@ export abstract class BroadcastClient {
   abstract on<E extends keyof ClientEvents>(event: E, listener: (...args: ClientEvents[E]) => void): this;
   abstract once<E extends keyof ClientEvents>(event: E, listener: (...args: ClientEvents[E]) => void): this;
   abstract off<E extends keyof ClientEvents>(event: E, listener: (...args: ClientEvents[E]) => void): this;
+  /** `await using`. */
+  abstract [Symbol.asyncDispose](): Promise<void>;
 }
 
 interface Request {
@@ -111,7 +113,7 @@ const MAX_HANDLER_NUMBER = 1_000_000;
  * client.onMessage('paid', message => ship(message.data));
  * await client.connect();
  */
-export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost {
+export class BroadcastTcpClient extends BroadcastClient {
   readonly #config: ResolvedClientConfig;
   readonly #generated: boolean;
   readonly #identity: SenderIdentity;
@@ -163,9 +165,21 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
       channel: channel => this.#channelAliases.get(channel),
       client: client => this.#clientAliases.get(client),
     };
-    this.#connector = new Connector(this.#config, this);
+    this.#connector = new Connector(this.#config, this.#connectorHost());
     this.#outbox = this.#newOutbox();
     this.#deliveries = this.#newDeliveries();
+  }
+
+  #connectorHost(): ConnectorHost {
+    return {
+      connecting: () => this.#connecting(),
+      hello: store => this.#hello(store),
+      welcomed: welcome => this.#welcomed(welcome),
+      frame: (type, frame) => this.#frame(type, frame),
+      flushing: () => this.#flushing(),
+      lost: error => this.#lost(error),
+      refused: error => this.#refused(error),
+    };
   }
 
   #newOutbox(): Outbox {
@@ -209,11 +223,11 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     return quiet(limited(this.#connected.promise, options, this.#config.clock));
   }
 
-  connecting(): void {
+  #connecting(): void {
     if (this.#state === 'offline') this.#state = 'connecting';
   }
 
-  hello(store: string): frames.Hello {
+  #hello(store: string): frames.Hello {
     const host = machineIdentity();
     return {
       generated: this.#generated,
@@ -231,7 +245,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     };
   }
 
-  welcomed(welcome: frames.Welcome): void {
+  #welcomed(welcome: frames.Welcome): void {
     this.#channelAliases = new Map();
     this.#clientAliases = new Map();
     this.#lookup = newLookup();
@@ -278,7 +292,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     this.#ask(request => frames.encodeFlush(request)).then(connected.resolve, connected.reject);
   }
 
-  lost(error: BroadcastError | undefined): void {
+  #lost(error: BroadcastError | undefined): void {
     this.#outbox.offline();
     for (const [request, { declaration }] of this.#requests) if (declaration) this.#requests.delete(request);
     if (this.#state === 'online') this.#state = 'offline';
@@ -286,7 +300,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
     this.#goodbye?.();
   }
 
-  refused(error: BroadcastError): void {
+  #refused(error: BroadcastError): void {
     this.#refusal = error;
     if (this.#state !== 'closing' && this.#state !== 'closed') this.#state = 'offline';
     this.#config.logger.error(`the server refused "${this.name}" for good (${error.code}): ${error.message}`);
@@ -300,7 +314,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
 
   // ---- frames ----------------------------------------------------------------------------------------------------------------
 
-  frame(type: number, frame: Buffer): void {
+  #frame(type: number, frame: Buffer): void {
     const reader = new Reader(frame, FRAME_HEADER);
     switch (type) {
       case FRAME.MESSAGES: {
@@ -387,7 +401,7 @@ export class BroadcastTcpClient extends BroadcastClient implements ConnectorHost
   }
 
   /** The turn ends: what has gathered leaves with it. */
-  flushing(): void {
+  #flushing(): void {
     const acks = this.#deliveries.takeAcks();
     if (acks !== undefined) this.#connector.send(frames.encodeRanges(FRAME.ACK, acks));
     this.#outbox.pump();

@@ -119,6 +119,8 @@ export abstract class BroadcastServer {
   abstract on<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this;
   abstract once<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this;
   abstract off<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this;
+  /** `await using`. */
+  abstract [Symbol.asyncDispose](): Promise<void>;
 }
 
 const STOP_TIMEOUT = 5000;

@@ -4,14 +4,15 @@ import { BroadcastTcpServer, type BroadcastServer, type ServerConfig } from '../
 export { TestClock } from './test-clock.js';
 
 /** A server that runs, with what clients need to reach it. */
-export interface TestServer extends AsyncDisposable {
+export interface TestServer {
   readonly server: BroadcastServer;
   readonly host: string;
   readonly port: number;
   /** `tcp://host:port`. */
   readonly url: string;
-  /** Stops the server. */
+  /** Stops the server; so does `await using`. */
   stop(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
