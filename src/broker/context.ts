@@ -14,6 +14,8 @@ export interface BrokerEvents {
   subscribed(instance: Instance, channel: string): void;
   unsubscribed(instance: Instance | undefined, channel: string): void;
   failure(failure: DeliveryFailure): void;
+  /** An instance that the store knows has not come back yet; its process may be dead. */
+  restored(instance: Instance): void;
   /** A sending instance will not come back: what is remembered of its positions can be forgotten. */
   senderGone(instance: string): void;
   engineFailed(error: Error): void;

@@ -5,14 +5,14 @@
  *                 ├─▶ fetched ─▶ live ─▶ in flight
  *   routed ───────┘
  */
-import { bytesOf, sliceBatch } from '../batch.js';
+import { bytesOf, sliceBatch, type Batch } from '../batch.js';
 import type { StoredRun } from '../engine/engine.js';
-import type { Context } from './context.js';
+import { queueIds, type Context } from './context.js';
 import { revivalOf } from './dead-letters.js';
-import { targetOf, type Delivery, type Entry, type Handler, type Instance, type Queue } from './model.js';
+import { SELF, targetOf, type Delivery, type Entry, type Handler, type Instance, type Queue } from './model.js';
 import type { DeliveryNote } from './ports.js';
 import { reportFailure } from './senders.js';
-import { finish, leave, openParts, storeQueues } from './store.js';
+import { finish, leave, openParts, shrink, storeQueues } from './store.js';
 
 /** What one read from the engine brings at most. */
 const FETCH_MESSAGES = 4096;
@@ -78,13 +78,13 @@ interface Taker {
 }
 
 /** The instance of the queue's session that takes its next message: the least loaded one with room. */
-function taker(ctx: Context, queue: Queue): Taker | undefined {
+function taker(ctx: Context, queue: Queue, entry?: Entry): Taker | undefined {
   if (queue.owner !== undefined) return readyTaker(ctx, queue.owner, queue.subscription);
   let best: Taker | undefined;
   let ready = 0;
   for (const instance of queue.session.instances.values()) {
     const candidate = readyTaker(ctx, instance, queue.subscription);
-    if (candidate === undefined) continue;
+    if (candidate === undefined || (entry !== undefined && isOwn(entry, instance, queue))) continue;
     ready++;
     if (best === undefined || candidate.handler.messages < best.handler.messages) best = candidate;
   }
@@ -105,6 +105,8 @@ function readyTaker(ctx: Context, instance: Instance, subscription: string): Tak
 export function pump(ctx: Context, queue: Queue): void {
   if (ctx.stopped) return;
   for (;;) {
+    // What waits for any instance of the name is older than what waits for one of them.
+    if (queue.owner !== undefined && sessionQueueWaits(queue)) return;
     if (queue.fetched.size === 0 && queue.behind) {
       if (taker(ctx, queue) === undefined || !fetch(ctx, queue)) return;
       continue;
@@ -112,9 +114,13 @@ export function pump(ctx: Context, queue: Queue): void {
     const source = queue.fetched.size > 0 ? queue.fetched : queue.live;
     const next = source.peek();
     if (next === undefined) return;
-    if (source === queue.live && queue.owner !== undefined && sessionQueueWaits(queue)) return;
-    const to = taker(ctx, queue);
-    if (to === undefined) return;
+    const to = taker(ctx, queue, next.entry);
+    if (to === undefined) {
+      if (source !== queue.fetched || !isOnlyForOthers(ctx, queue, next.entry)) return;
+      source.shift();
+      setAside(ctx, queue, next);
+      continue;
+    }
     if (isExpired(ctx, next.entry)) {
       source.shift();
       if (source === queue.live) forgetLive(queue, next, next.count);
@@ -133,6 +139,35 @@ export function pump(ctx: Context, queue: Queue): void {
       send(ctx, to.instance, part);
     }
   }
+}
+
+/** An instance never receives its own channel messages and broadcasts. */
+function isOwn({ batch }: Entry, instance: Instance, queue: Queue): boolean {
+  return batch.sender.instance === instance.id && (queue.subscription !== SELF || batch.envelope.everyone);
+}
+
+/** The only instance that handles a queue's subscription is the one that sent the message. */
+function isOnlyForOthers(ctx: Context, queue: Queue, entry: Entry): boolean {
+  const sender = queue.session.instances.get(entry.batch.sender.instance);
+  if (sender === undefined || !isOwn(entry, sender, queue) || readyTaker(ctx, sender, queue.subscription) === undefined)
+    return false;
+  for (const other of queue.session.instances.values()) {
+    if (other !== sender && other.outlet !== undefined && other.handlers.has(queue.subscription)) return false;
+  }
+  return true;
+}
+
+/** Such a message waits apart for another instance of the name, or in the channel's backlog when there is no other subscriber. */
+function setAside(ctx: Context, queue: Queue, delivery: Delivery): void {
+  const { session, subscription } = queue;
+  if (session.instances.size > 1 || ctx.channels.get(subscription)?.sessions.size !== 1) {
+    queue.aside.push(delivery);
+    return;
+  }
+  const { handle, count, entry, offset } = delivery;
+  ctx.engine.move(queue.id, queueIds.backlog(subscription), handle, count);
+  ctx.backlogs.add(subscription);
+  shrink(queue, count, bytesOf(entry.batch, offset, count));
 }
 
 /** True while older messages of the same subscription wait for any instance of the name: they go first. */
@@ -188,7 +223,17 @@ export function send(ctx: Context, instance: Instance, delivery: Delivery): void
     queue.inflight.add(delivery);
   }
   ctx.counters.messagesOut += count;
-  instance.outlet?.deliver(batch, offset, count, noteFor(delivery));
+  instance.outlet?.deliver(timed(ctx, entry), offset, count, noteFor(delivery));
+}
+
+/** The batch with the time that is left for it; as it came, while none of it to speak of has passed. */
+function timed(ctx: Context, { batch, expiresAt }: Entry): Batch {
+  const { ttl } = batch.envelope;
+  if (expiresAt === 0 || ttl === undefined) return batch;
+  const left = Math.max(1, Math.ceil(expiresAt - ctx.engine.time()));
+  if (left >= ttl) return batch;
+  const { wire: _, ...rest } = batch;
+  return { ...rest, envelope: { ...batch.envelope, ttl: left } };
 }
 
 function noteFor(delivery: Delivery): DeliveryNote | undefined {
@@ -258,7 +303,8 @@ function takeFetched(ctx: Context, queue: Queue, asked: number, runs: readonly S
       const delivery = newDelivery(entry, [queue], 0, part.count, run.handle + part.offset);
       delivery.attempts = run.attempts;
       delivery.revival = revivalOf(run.note);
-      delivery.redelivered = run.attempts > 0 || delivery.handle < queue.redeliverBelow;
+      delivery.redelivered = run.attempts > 0 || delivery.handle < queue.redeliverBelow || queue.doubtful > 0;
+      queue.doubtful = Math.max(0, queue.doubtful - part.count);
       queue.fetched.push(delivery);
     }
   }
@@ -361,9 +407,10 @@ function drop(ctx: Context, queue: Queue, delivery: Delivery): void {
 
 /** The queue is read again from `handle` on, at the latest. */
 export function rewind(queue: Queue, handle: number): void {
-  const first = queue.fetched.peek();
-  const next = queue.waiting ? Math.min(queue.cursor, first?.handle ?? Infinity) : handle;
+  const first = Math.min(queue.fetched.peek()?.handle ?? Infinity, queue.aside[0]?.handle ?? Infinity);
+  const next = queue.waiting ? Math.min(queue.cursor, first) : first;
   queue.fetched.clear();
+  queue.aside = [];
   queue.cursor = Math.min(next, handle);
   queue.behind = true;
 }

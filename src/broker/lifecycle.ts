@@ -13,8 +13,17 @@ import type { FailureReason } from '../receipts.js';
 import { queueIds, type Context } from './context.js';
 import { deadLetter } from './dead-letters.js';
 import { charge } from './acknowledgements.js';
-import { openHandles, pump, pumpInstance, rewind, takeInFlight } from './delivery.js';
-import { Instance, SELF, type Delivery, type Entry, type Queue, type Session, type Suspect } from './model.js';
+import { newDelivery, openHandles, pump, pumpInstance, rewind, takeInFlight } from './delivery.js';
+import {
+  Instance,
+  SELF,
+  targetOf,
+  type Delivery,
+  type Entry,
+  type Queue,
+  type Session,
+  type Suspect,
+} from './model.js';
 import {
   PeerFault,
   type DetachReason,
@@ -29,11 +38,12 @@ import {
   removeSubscriber,
   rerouteInstance,
   saveSession,
+  saveSubscription,
   sessionOf,
   sessionQueue,
 } from './registry.js';
 import { announce, noticeFor, raiseFloor, readNotice, repeatOutcomes, reportFailure, senderOf } from './senders.js';
-import { finish, outcomeKey, settleTracked, shrink, storeEntries, storeQueues } from './store.js';
+import { finish, openParts, outcomeKey, settleTracked, shrink, storeEntries, storeQueues } from './store.js';
 
 // ---- coming ----------------------------------------------------------------------------------------------------------
 
@@ -62,6 +72,7 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   ctx.instances.set(instance.id, instance);
   ctx.addresses.set(outlet.address, instance);
   if (session.instances.size > 1) session.handled ??= new RangeSet();
+  if (before === undefined || !session.doubtful) saveSession(ctx, session);
   raiseFloor(ctx, sender, hello.floor);
   instance.attached = {
     known: seen !== undefined && !instance.restored && before !== undefined,
@@ -189,6 +200,8 @@ function lose(ctx: Context, instance: Instance): void {
   const entries = new Set<Entry>(deliveries.filter(delivery => delivery.handle === 0).map(delivery => delivery.entry));
   for (const lane of lanes) for (const delivery of lane.live) entries.add(delivery.entry);
   storeEntries(ctx, entries);
+  for (const delivery of deliveries) sayOffline(ctx, delivery);
+  for (const lane of lanes) for (const delivery of lane.live) sayOffline(ctx, delivery);
   storeQueues(ctx, lanes);
   for (const delivery of deliveries.reverse()) takeBack(ctx, instance, delivery);
   if (session.handled !== undefined) noteHandled(session, deliveries);
@@ -265,20 +278,44 @@ function takeBack(ctx: Context, instance: Instance, delivery: Delivery): void {
   }
 }
 
-/** The store was full: the delivery stays in memory, at the front of its queue, and goes again from its first open message. */
+/** Tells the sender of what was not safe yet that its recipient is away, and that it waits. */
+function sayOffline(ctx: Context, delivery: Delivery): void {
+  const { entry, queues, handle, attempts } = delivery;
+  const [queue] = queues;
+  if (entry.sender === undefined || entry.committed || queue === undefined || handle === 0) return;
+  for (const { offset, count } of openParts(delivery)) {
+    reportFailure(ctx, {
+      batch: entry.batch,
+      offset,
+      count,
+      target: targetOf(queue),
+      reason: 'offline',
+      final: false,
+      attempts,
+      stored: false,
+    });
+  }
+}
+
+/** The store was full: what is open of a delivery stays in memory, at the front of its queue. */
 function requeueUnstored(delivery: Delivery): void {
-  const { queues } = delivery;
+  const { queues, entry, handle } = delivery;
   const [queue] = queues;
   if (queue === undefined) return;
-  for (const other of queues) other.inflight.delete(delivery);
-  delivery.redelivered = true;
-  delivery.offset += delivery.done;
-  delivery.count -= delivery.done;
-  delivery.done = 0;
-  delivery.later = undefined;
-  queue.live.unshift(delivery);
-  queue.liveMessages += delivery.count;
-  queue.liveBytes += bytesOf(delivery.entry.batch, delivery.offset, delivery.count);
+  for (const other of queues) {
+    other.inflight.delete(delivery);
+    other.unstored--;
+  }
+  entry.deliveries.delete(delivery);
+  for (const { offset, count } of openParts(delivery).reverse()) {
+    const part = newDelivery(entry, queues, offset, count, handle);
+    part.redelivered = true;
+    entry.deliveries.add(part);
+    for (const other of queues) other.unstored++;
+    queue.live.unshift(part);
+    queue.liveMessages += count;
+    queue.liveBytes += bytesOf(entry.batch, offset, count);
+  }
 }
 
 /** What another instance of the name has handled already of the deliveries that were lost. */
@@ -410,16 +447,18 @@ export function subscribe(
   if (channel !== SELF) session.subscriptions.set(channel, ctx.engine.time());
   if (isNew) {
     addSubscriber(ctx, session, channel);
-    takeBacklog(ctx, session, channel);
     for (const other of session.instances.values()) other.outlet?.subscription(channel, true);
     ctx.events.subscribed(instance, channel);
   }
+  if (channel !== SELF) takeBacklog(ctx, session, channel);
   ctx.reroute(channel);
   const queue = session.queues.get(channel);
+  const [aside] = queue?.aside ?? [];
+  if (queue !== undefined && aside !== undefined) rewind(queue, aside.handle);
   if (queue !== undefined) pump(ctx, queue);
   pump(ctx, lane);
   if (!isNew) return Promise.resolve();
-  saveSession(ctx, session);
+  saveSubscription(ctx, session, channel, ctx.engine.time());
   return ctx.engine.commit();
 }
 
@@ -459,7 +498,6 @@ export async function unsubscribe(ctx: Context, instance: Instance, channel: str
   const { session } = instance;
   if (!session.subscriptions.has(channel)) return;
   endSubscription(ctx, session, channel, instance);
-  saveSession(ctx, session);
   const queue = session.queues.get(channel);
   if (queue !== undefined) await emptyQueue(ctx, queue.id, { client: session.name, channel }, 'dropped', session);
   await ctx.engine.commit();
@@ -467,6 +505,7 @@ export async function unsubscribe(ctx: Context, instance: Instance, channel: str
 
 function endSubscription(ctx: Context, session: Session, channel: string, by: Instance | undefined): void {
   session.subscriptions.delete(channel);
+  saveSubscription(ctx, session, channel, null);
   for (const instance of session.instances.values()) {
     unhandle(ctx, instance, channel);
     instance.outlet?.subscription(channel, false);
@@ -527,8 +566,7 @@ export async function endSession(ctx: Context, session: Session, reason: 'sessio
   for (const queue of [...session.queues.values()]) {
     queue.fetched.clear();
     queue.behind = false;
-    const target = queue.subscription === SELF ? { client: name } : { client: name, channel: queue.subscription };
-    await emptyQueue(ctx, queue.id, target, reason, session);
+    await emptyQueue(ctx, queue.id, targetOf(queue), reason, session);
   }
   if (ctx.stopped) return;
   for (const subscription of session.deadLetterQueues) ctx.engine.drop(queueIds.deadLetters(name, subscription));

@@ -90,6 +90,10 @@ export class Queue {
   reading = false;
   /** Messages below this handle were delivered before. */
   redeliverBelow = 0;
+  /** So many of the next messages may have been delivered before the server was killed. */
+  doubtful = 0;
+  /** Read from the engine, and only for other instances than the ones that are here: they sent them. */
+  aside: Delivery[] = [];
   /** Unstored and not yet sent; everything stored goes before it. */
   readonly live = new Deque<Delivery>();
   liveMessages = 0;
@@ -177,6 +181,8 @@ export class Instance {
 export class Session {
   readonly name: string;
   generated: boolean;
+  /** Some of what waits may have been delivered before; as it was saved last. */
+  doubtful = false;
   /** The name's subscriptions, and when an instance last declared them (engine time). */
   readonly subscriptions = new Map<string, number>();
   readonly instances = new Map<string, Instance>();

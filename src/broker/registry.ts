@@ -16,10 +16,33 @@ export function sessionOf(ctx: Context, name: string, generated: boolean): Sessi
   return session;
 }
 
+/** What is kept of a session, and found again. Its subscriptions are pairs of their own. */
+export interface SavedSession {
+  readonly generated: boolean;
+  readonly lastSeen: number;
+  /** An instance was there: if the server was killed then, it may have been there until the end. */
+  readonly occupied: boolean;
+  /** Some of what waits may have been delivered before. */
+  readonly doubtful: boolean;
+  /** Ids of its instances, and where known the processes they run in. */
+  readonly processes: readonly (readonly [instance: string, process: string])[];
+}
+
 /** Writes what must be found again of a session. */
 export function saveSession(ctx: Context, session: Session): void {
-  const { name, generated, lastSeen, subscriptions } = session;
-  ctx.engine.put(`s/${name}`, JSON.stringify({ generated, lastSeen, subscriptions: [...subscriptions] }));
+  const { name, generated, lastSeen, instances } = session;
+  const processes: [string, string][] = [];
+  for (const instance of instances.values())
+    if (instance.process !== '') processes.push([instance.id, instance.process]);
+  const occupied = instances.size > 0;
+  session.doubtful = occupied || (session.doubtful && session.messages > 0);
+  const saved: SavedSession = { generated, lastSeen, occupied, doubtful: session.doubtful, processes };
+  ctx.engine.put(`s/${name}`, JSON.stringify(saved));
+}
+
+/** Writes that a session subscribes to a channel, and when that was last declared; null: it does no longer. */
+export function saveSubscription(ctx: Context, { name }: Session, channel: string, declared: number | null): void {
+  ctx.engine.put(`u/${name}\0${channel}`, declared === null ? null : String(declared));
 }
 
 /** What waits for any instance of a session under a subscription. */

@@ -5,19 +5,16 @@ import { rewind } from './delivery.js';
 import { armExpiry } from './expiry.js';
 import { waitForRestored } from './lifecycle.js';
 import { Instance, type Queue, type Session } from './model.js';
-import { addSubscriber, declare, sessionOf, sessionQueue } from './registry.js';
+import { addSubscriber, declare, sessionOf, sessionQueue, type SavedSession } from './registry.js';
 import { announce, flushSender, senderOf } from './senders.js';
 
-interface SavedSession {
-  readonly generated: boolean;
-  readonly lastSeen: number;
-  readonly subscriptions: readonly [string, number][];
-}
-
 export function restore(ctx: Context, state: EngineState): void {
+  const processes = new Map<string, string>();
+  const occupied = new Set<Session>();
   for (const text of state.damage) ctx.logger.error(`the store was damaged: ${text}`);
   for (const [key, value] of state.entries) {
-    if (key.startsWith('s/')) restoreSession(ctx, key.slice(2), JSON.parse(value) as SavedSession);
+    if (key.startsWith('s/')) restoreSession(ctx, key.slice(2), JSON.parse(value) as SavedSession, processes, occupied);
+    else if (key.startsWith('u/')) restoreSubscription(ctx, key.slice(2), Number(value));
     else if (key.startsWith('t/')) ctx.outcomes.add(key);
   }
   for (const { instance, name, floor, taken } of state.senders) {
@@ -31,21 +28,42 @@ export function restore(ctx: Context, state: EngineState): void {
     }
     flushSender(sender);
   }
+  for (const session of occupied) {
+    for (const channel of session.subscriptions.keys()) session.subscriptions.set(channel, session.lastSeen);
+  }
   for (const { queue, messages, bytes } of state.queues) restoreQueue(ctx, queue, messages, bytes);
   for (const run of state.expiring) armExpiry(ctx, run.expiresAt, { kind: 'stored', run });
   for (const { handle, instance, position, id, waiting } of state.tracked) {
     ctx.tracked.set(handle, { sender: instance, position, id, waiting, delivered: 0 });
   }
-  for (const instance of ctx.instances.values()) waitForRestored(ctx, instance);
+  for (const instance of ctx.instances.values()) {
+    instance.process = processes.get(instance.id) ?? '';
+    waitForRestored(ctx, instance);
+    ctx.events.restored(instance);
+  }
 }
 
-function restoreSession(ctx: Context, name: string, saved: SavedSession): void {
+function restoreSession(
+  ctx: Context,
+  name: string,
+  saved: SavedSession,
+  processes: Map<string, string>,
+  occupied: Set<Session>,
+): void {
   const session = sessionOf(ctx, name, saved.generated);
-  session.lastSeen = saved.lastSeen;
-  for (const [channel, declared] of saved.subscriptions) {
-    session.subscriptions.set(channel, declared);
-    addSubscriber(ctx, session, channel);
-  }
+  session.generated = saved.generated;
+  session.doubtful = saved.doubtful;
+  if (saved.occupied) occupied.add(session);
+  // Until when it was there is not known: until just now, in favour of what waits for it.
+  session.lastSeen = saved.occupied ? ctx.engine.time() : saved.lastSeen;
+  for (const [instance, process] of saved.processes) processes.set(instance, process);
+}
+
+function restoreSubscription(ctx: Context, key: string, declared: number): void {
+  const [name, channel] = key.split('\0') as [string, string];
+  const session = sessionOf(ctx, name, false);
+  session.subscriptions.set(channel, declared);
+  addSubscriber(ctx, session, channel);
 }
 
 function restoreQueue(ctx: Context, id: string, messages: number, bytes: number): void {
@@ -59,14 +77,14 @@ function restoreQueue(ctx: Context, id: string, messages: number, bytes: number)
     if (session !== undefined) session.noticesWaiting = true;
   } else if (id.startsWith('q/')) {
     const session = sessionOf(ctx, parts[0] as string, false);
-    wait(session, sessionQueue(session, parts[1] as string), messages, bytes);
+    wait(ctx, session, sessionQueue(session, parts[1] as string), messages, bytes);
   } else if (id.startsWith('i/')) {
     const [instanceId, name, subscription] = parts as [string, string, string];
     const session = sessionOf(ctx, name, false);
     const instance = restoreInstance(ctx, instanceId, session);
     // How it handles the channel it says when it comes back; nothing is sent to it before.
     const { lane } = declare(instance, subscription, { concurrency: 1, window: 0, maxAttempts: 5 });
-    wait(session, lane, messages, bytes);
+    wait(ctx, session, lane, messages, bytes);
   }
 }
 
@@ -80,10 +98,10 @@ function restoreInstance(ctx: Context, id: string, session: Session): Instance {
   return instance;
 }
 
-function wait(session: Session, queue: Queue, messages: number, bytes: number): void {
+function wait(ctx: Context, session: Session, queue: Queue, messages: number, bytes: number): void {
   session.messages += messages;
   session.bytes += bytes;
   rewind(queue, 0);
-  // Whether it was on its way to somebody when the server ended is not known.
-  queue.redeliverBelow = 0;
+  // What was on its way when the server ended is not known, but it is no more than a window.
+  queue.doubtful = session.doubtful ? ctx.limits.windowMessages : 0;
 }

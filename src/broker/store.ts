@@ -14,7 +14,8 @@ import type { AppendBatch } from '../engine/engine.js';
 import { BroadcastError } from '../errors.js';
 import { formatId } from '../message.js';
 import type { Context } from './context.js';
-import type { Delivery, Entry, Queue, Sender } from './model.js';
+import type { RangeSet } from '../range-set.js';
+import type { Delivery, Entry, Queue, Sender, Session } from './model.js';
 import { announce, settle } from './senders.js';
 
 /** A batch's share of a queue that must be stored without a delivery, because nobody is there to take it. */
@@ -264,8 +265,27 @@ function settleDone(ctx: Context, entry: Entry, offset: number, count: number): 
 export function leave(ctx: Context, queue: Queue, handle: number, count: number, bytes: number, ok: boolean): void {
   ctx.engine.ack(queue.id, handle, count);
   shrink(queue, count, bytes);
-  if (queue.session.handled !== undefined && ok) queue.session.handled.add(handle, count);
+  if (queue.session.handled !== undefined && ok) rememberHandled(queue.session, queue.session.handled, handle, count);
   if (ctx.tracked.size > 0) settleTracked(ctx, handle, count, ok);
+}
+
+/** Ranges of handled messages of a name after which those are forgotten that nobody waits for. */
+const HANDLED_RANGES = 4096;
+
+function rememberHandled(session: Session, handled: RangeSet, handle: number, count: number): void {
+  handled.add(handle, count);
+  if (handled.rangeCount % HANDLED_RANGES !== 0) return;
+  let lowest = handle + count;
+  for (const { handlers } of session.instances.values()) {
+    for (const { lane } of handlers.values()) lowest = Math.min(lowest, lowestWaiting(lane));
+  }
+  handled.deleteBelow(lowest);
+}
+
+function lowestWaiting(lane: Queue): number {
+  let lowest = lane.behind ? lane.cursor : Infinity;
+  for (const delivery of lane.inflight) if (delivery.handle !== 0) lowest = Math.min(lowest, delivery.handle);
+  return Math.min(lowest, lane.fetched.peek()?.handle ?? Infinity);
 }
 
 /** Stored messages are no longer among what waits for a name. */

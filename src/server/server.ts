@@ -14,7 +14,7 @@ import { isEngine, type Engine } from '../engine/engine.js';
 import { memoryEngine } from '../engine/memory/memory-engine.js';
 import { BroadcastError } from '../errors.js';
 import { formatId, lazyMessage, type BroadcastMessage } from '../message.js';
-import { isAlive } from '../process-identity.js';
+import { isAlive, machineIdentity } from '../process-identity.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
 import { parseEndpoint } from '../transport/endpoint.js';
 import { Heart } from '../transport/heart.js';
@@ -170,6 +170,7 @@ export class BroadcastTcpServer extends BroadcastServer {
         subscribed: (instance, channel) => this.#emitFor('subscribe', instance, channel),
         unsubscribed: (instance, channel) => this.#emitFor('unsubscribe', instance, channel),
         failure: failure => this.#emit('failure', failure),
+        restored: instance => this.#lookForProcess(instance),
         senderGone: instance => this.#senderGone(instance),
         engineFailed: error => this.#engineFailed(error),
       },
@@ -316,6 +317,14 @@ export class BroadcastTcpServer extends BroadcastServer {
     if (this.#hub.stopping) peer.end('shutting-down', 'the server is stopping');
     else if (this.#hub.peers.size > connections)
       peer.end('too-many-connections', `the server has ${String(connections)} connections (limits.connections)`);
+  }
+
+  /** An instance of before the restart: if its process ran on this machine and is gone, nobody waits for it. */
+  #lookForProcess({ id, process }: Instance): void {
+    const [machine, pid] = process.split('#') as [string, string | undefined];
+    if (pid === undefined || machine !== machineIdentity()) return;
+    // In a turn of its own: the broker is being restored.
+    this.#config.clock.setTimeout(() => this.#suspect(id, Number(pid), 0), 0);
   }
 
   /** Looks whether the process of a lost instance on this machine has died; if so nobody waits for it. */
