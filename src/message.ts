@@ -59,11 +59,23 @@ export function formatId(prefix: string, counter: number): string {
   return prefix + counter.toString(36);
 }
 
-/** @internal The parts of an id, or undefined for a text that is not one. */
+/** @internal The parts of an id, or undefined for a text that is not one. Every message that is sent passes here. */
 export function parseId(id: string): MessageId | undefined {
-  const prefix = id.slice(0, ID_PREFIX_LENGTH);
-  const counter = Number.parseInt(id.slice(ID_PREFIX_LENGTH), 36);
-  return Number.isSafeInteger(counter) && formatId(prefix, counter) === id ? { prefix, counter } : undefined;
+  const { length } = id;
+  let counter = 0;
+  for (let i = ID_PREFIX_LENGTH; i < length; i++) {
+    const digit = digitOf(id.charCodeAt(i));
+    if (digit < 0 || (digit === 0 && i === ID_PREFIX_LENGTH && length > i + 1)) return undefined;
+    counter = counter * 36 + digit;
+  }
+  if (length <= ID_PREFIX_LENGTH || !Number.isSafeInteger(counter)) return undefined;
+  return { prefix: id.startsWith(processIdPrefix) ? processIdPrefix : id.slice(0, ID_PREFIX_LENGTH), counter };
+}
+
+/** The value of a digit in base 36, as `toString(36)` writes it, or −1. */
+function digitOf(code: number): number {
+  if (code >= 48 && code <= 57) return code - 48;
+  return code >= 97 && code <= 122 ? code - 87 : -1;
 }
 
 let construct: <D>(fields: MessageFields<D>) => BroadcastMessage<D>;
