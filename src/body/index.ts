@@ -27,11 +27,11 @@ export function decodeBody(bytes: Buffer, start = 0, end: number = bytes.length)
   if (start >= end) throw invalid('it is empty');
   if (bytes[start] !== EXT32) {
     checkPlain(bytes, start, end, false);
-    return decodePlain(bytes.subarray(start, end));
+    return decodePlain(bytes, start, end);
   }
   if (end - start < WRAPPER || bytes[start + 5] !== GRAPH || bytes.readUInt32BE(start + 1) !== end - start - WRAPPER) {
     throw invalid('its extension is not known or of the wrong size');
   }
   checkPlain(bytes, start + WRAPPER, end, true);
-  return unflatten(decodePlain(bytes.subarray(start + WRAPPER, end)));
+  return unflatten(decodePlain(bytes, start + WRAPPER, end));
 }

@@ -20,10 +20,18 @@ export function encodePlain(value: unknown): Buffer {
   return packr.pack(value);
 }
 
-/** Decodes bytes that `checkPlain` has passed. */
-export function decodePlain(bytes: Buffer): unknown {
+/** The part of a buffer that is decoded; one for all, as decoding never waits. */
+const part = { start: 0, end: 0 };
+
+/**
+ * Decodes the bytes from `start` to `end`, which `checkPlain` has passed. They are not made a view of their own: msgpackr
+ * keeps a DataView with each buffer that it is given, and a batch of messages shares one.
+ */
+export function decodePlain(bytes: Buffer, start: number, end: number): unknown {
+  part.start = start;
+  part.end = end;
   try {
-    return packr.unpack(bytes) as unknown;
+    return packr.unpack(bytes, part) as unknown;
   } catch (error) {
     throw invalid('its bytes are not valid', error);
   }
