@@ -200,6 +200,7 @@ export class BroadcastTcpClient extends BroadcastClient {
       clock: this.#config.clock,
       runners: channel => this.#handlers.get(channel)?.runners,
       wake: () => this.#connector.wake(),
+      hurry: () => this.#connector.hurry(),
       fail: frame => this.#connector.send(frames.encodeFail(frame)),
       reject: frame => this.#connector.send(frames.encodeReject(frame)),
       release: ranges => this.#connector.send(frames.encodeRanges(FRAME.RELEASE, ranges)),

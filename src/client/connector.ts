@@ -79,6 +79,10 @@ export class Connector implements ConnectionOwner {
     if (this.isOnline) this.#connection?.wake();
   }
 
+  hurry(): void {
+    if (this.isOnline) this.#connection?.hurry();
+  }
+
   /** Ends for good; what was sent leaves first. */
   stop(): void {
     this.#running = false;

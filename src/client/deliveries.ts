@@ -13,12 +13,17 @@ import type { Runner } from './handlers.js';
 import { Intake, type IntakeOwner, type Memory, type Waiting } from './intake.js';
 import type { Place, Rest, Shared, Work } from './work.js';
 
+/** So many deliveries are acknowledged before the turn has ended: it reads megabytes when they wait in the socket. */
+const HURRIED_ACKS = 1024;
+
 /** What deliveries need of their client. */
 export interface DeliveryHost {
   readonly clock: Clock;
   runners(channel: string): readonly Runner[] | undefined;
   /** Something is to be acknowledged at the end of the turn. */
   wake(): void;
+  /** Much is to be acknowledged: at once, or the server takes a long turn for a recipient that makes no progress. */
+  hurry(): void;
   fail(frame: Fail): void;
   reject(frame: RejectFrame): void;
   release(ranges: readonly { first: number; count: number }[]): void;
@@ -30,6 +35,8 @@ export class Deliveries implements IntakeOwner {
   #epoch = 0;
   #next = 1;
   #acks = new RangeSet();
+  /** Deliveries that have ended since acknowledgements left. */
+  #unacknowledged = 0;
   /** Those that wait for RETRY, by number and channel, in the order of their FAILs. */
   readonly #retries = new Map<string, Waiting[]>();
 
@@ -54,6 +61,7 @@ export class Deliveries implements IntakeOwner {
     this.#epoch++;
     this.#next = 1;
     this.#acks = new RangeSet();
+    this.#unacknowledged = 0;
     const waiting = [...this.#retries.values()].flat();
     this.#retries.clear();
     if (remembers) {
@@ -183,10 +191,12 @@ export class Deliveries implements IntakeOwner {
     }
     if (this.#acks.isEmpty) this.#host.wake();
     this.#acks.add(number, 1);
+    if (++this.#unacknowledged === HURRIED_ACKS) this.#host.hurry();
   }
 
   /** What is to be acknowledged now. */
   takeAcks(): { first: number; count: number }[] | undefined {
+    this.#unacknowledged = 0;
     if (this.#acks.isEmpty) return undefined;
     const ranges = [...this.#acks.ranges()];
     this.#acks = new RangeSet();

@@ -163,6 +163,12 @@ export class FrameConnection implements FrameSink, Beating {
     setImmediate(FrameConnection.#endOfTurn, this);
   }
 
+  /** Does now what the end of the turn would do: a turn that reads much may last long. */
+  hurry(): void {
+    if (this.#state === 'open') this.#guard(this.#owner.onFlush);
+    this.#flush();
+  }
+
   #enqueue(frame: Buffer): void {
     if (this.buffered === 0) this.lastProgress = this.#options.clock.monotonic();
     this.#queue.push(frame);

@@ -1,0 +1,26 @@
+/** Acknowledgements of a turn that lasts long. */
+import { expect, it } from 'vitest';
+import { Deliveries } from '../../src/client/deliveries.js';
+import { TestClock } from '../../src/testing/test-clock.js';
+
+it('acknowledges within a turn that reads thousands of messages, and the rest at its end', () => {
+  const early: { first: number; count: number }[] = [];
+  const none = (): void => undefined;
+  const deliveries: Deliveries = new Deliveries({
+    clock: new TestClock(),
+    runners: () => undefined,
+    wake: none,
+    hurry: () => early.push(...(deliveries.takeAcks() ?? [])),
+    fail: none,
+    reject: none,
+    release: none,
+  });
+  for (let number = 1; number <= 2500; number++) {
+    deliveries.ended({ epoch: deliveries.epoch, number, shared: undefined, index: 0 });
+  }
+  expect(early).toEqual([
+    { first: 1, count: 1024 },
+    { first: 1025, count: 1024 },
+  ]);
+  expect(deliveries.takeAcks()).toEqual([{ first: 2049, count: 452 }]);
+});
