@@ -78,6 +78,7 @@ export function summarize(jobs, repetitions) {
         ratio,
         factor: ratio === undefined ? undefined : known?.map(prototypes => prototypes / ratio.median),
         gain: spread(others.map((run, i) => speedOf(run) / speedOf(runs[i]))),
+        thrift: spread(others.map((run, i) => cpuInAll(run) / cpuInAll(runs[i]))),
         stored: spread(runs.map(run => run.stored)),
         cpu: cpuOf(runs),
         foreign: spread(runs.map(run => run.foreign)),
@@ -86,10 +87,14 @@ export function summarize(jobs, repetitions) {
   });
 }
 
+const cpuInAll = ({ cpu }) => Object.values(cpu).reduce((a, b) => a + b, 0);
+
 function cpuOf(runs) {
   const roles = Object.keys(runs[0].cpu);
   return Object.fromEntries(roles.map(role => [role, spread(runs.map(run => run.cpu[role]))]));
 }
+
+const COMPARED = ['speed, this / other', 'CPU, this / other'];
 
 // ---- text ------------------------------------------------------------------------------------------------------------
 
@@ -112,18 +117,11 @@ export function printTables(summary) {
   const rates = summary.filter(row => !row.latency);
   const latencies = summary.filter(row => row.latency);
   const factor = row => row.factor?.map(hundredths).join('–') ?? '';
-  const gain = row => show(row.gain, thousandths);
+  const gain = row => [show(row.gain, thousandths), show(row.thrift, thousandths)];
   const compared = summary.some(row => row.gain !== undefined);
   if (rates.length > 0) {
     const head = ['scenario', 'bytes', 'delivered/s', '× limit', 'prototype is faster by'];
-    head.push(
-      'CPU s/M publisher',
-      'server',
-      'subscriber',
-      'stored',
-      'foreign CPU',
-      ...(compared ? ['this / other'] : []),
-    );
+    head.push('CPU s/M publisher', 'server', 'subscriber', 'stored', 'foreign CPU', ...(compared ? COMPARED : []));
     const rows = rates.map(row => [
       row.title,
       String(row.size),
@@ -133,13 +131,13 @@ export function printTables(summary) {
       ...['publisher', 'server', 'subscriber'].map(role => median(row.cpu[role], hundredths)),
       median(row.stored, percent),
       show(row.foreign, percent),
-      ...(compared ? [gain(row)] : []),
+      ...(compared ? gain(row) : []),
     ]);
     console.log(`\n${table(head, rows)}`);
   }
   if (latencies.length > 0) {
     const head = ['scenario', 'bytes', 'p50 µs', 'p99 µs', 'speed × limit', 'prototype is faster by', 'foreign CPU'];
-    if (compared) head.push('this / other');
+    if (compared) head.push(...COMPARED);
     const rows = latencies.map(row => [
       row.title,
       String(row.size),
@@ -148,7 +146,7 @@ export function printTables(summary) {
       show(row.ratio, thousandths),
       factor(row),
       show(row.foreign, percent),
-      ...(compared ? [gain(row)] : []),
+      ...(compared ? gain(row) : []),
     ]);
     console.log(`\n${table(head, rows)}`);
   }
