@@ -1,9 +1,8 @@
 /** The scenarios that break naive designs, with real processes and real kills. */
-import { once } from 'node:events';
-import { connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
+import { startProxy } from '../helpers/proxy.js';
 import { connectedClient, gate, Inbox, newClient, Role, startServer, temporaryFolder } from '../helpers/scene.js';
 
 async function serverProcess(options: Record<string, unknown>): Promise<{ role: Role; port: number }> {
@@ -81,7 +80,7 @@ describe('faults', () => {
     const { port } = await startServer('memory');
     const sender = await connectedClient(port, 'sender');
     const inboxes = [new Inbox<number>(), new Inbox<number>()];
-    const relay = await startRelay(port);
+    const relay = await startProxy(port);
     const clients = inboxes.map((inbox, i) => {
       const client = newClient(i === 0 ? port : relay.port, 'shared');
       client.onMessage('room', message => inbox.push(message.data as number));
@@ -152,33 +151,3 @@ describe('faults', () => {
     expect((await receipt).status).toBe('delivered');
   });
 });
-
-/** A relay between clients and a server that can break every connection it carries, as a network would. */
-async function startRelay(to: number): Promise<{ port: number; cut(): void }> {
-  const sockets = new Set<Socket>();
-  const relay = createServer(near => {
-    const far = connect(to, '127.0.0.1');
-    for (const [socket, other] of [
-      [near, far],
-      [far, near],
-    ] as const) {
-      sockets.add(socket);
-      socket.pipe(other);
-      socket.on('error', () => other.destroy());
-      socket.on('close', () => {
-        sockets.delete(socket);
-        other.destroy();
-      });
-    }
-  });
-  relay.listen(0, '127.0.0.1');
-  await once(relay, 'listening');
-  const cut = (): void => {
-    for (const socket of sockets) socket.resetAndDestroy();
-  };
-  onTestFinished(() => {
-    relay.close();
-    cut();
-  });
-  return { port: (relay.address() as { port: number }).port, cut };
-}
