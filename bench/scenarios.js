@@ -94,7 +94,7 @@ function fanOut(kind, { subscribers, persistent = true, durable = false }) {
     const count = subscribers === 'many' ? run.settings.subscribers : subscribers;
     const server = run.role(kind.relay);
     const dataDir = durable ? join(await run.folder(), 'data') : undefined;
-    const { port } = await server.ask('start', { dataDir });
+    const { port } = await server.ask('start', { dataDir, patient: !persistent });
     const receivers = Array.from({ length: count }, (_, i) =>
       run.role(kind.receiver, `${kind.receiver}-${i}`, i === 0),
     );
