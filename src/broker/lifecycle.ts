@@ -68,6 +68,7 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   instance.outlet = outlet;
   instance.process = hello.process;
   sender.outlet = outlet;
+  sender.left = false;
   session.instances.set(instance.id, instance);
   ctx.instances.set(instance.id, instance);
   ctx.addresses.set(outlet.address, instance);
@@ -179,6 +180,7 @@ export function detach(ctx: Context, instance: Instance, outlet: Outlet, reason:
     waitFor(ctx, instance);
     return;
   }
+  instance.sender.left = true;
   retire(ctx, instance, reason === 'died');
   if (reason === 'finished' && instance.session.instances.size === 0)
     void endSession(ctx, instance.session, 'session-expired');
@@ -358,7 +360,9 @@ function returnHeld(instance: Instance): void {
 /** A lost instance's process is known to be dead. */
 export function died(ctx: Context, id: string): void {
   const instance = ctx.instances.get(id);
-  if (instance !== undefined && instance.outlet === undefined && !ctx.stopped) retire(ctx, instance, true);
+  if (instance === undefined || instance.outlet !== undefined || ctx.stopped) return;
+  instance.sender.left = true;
+  retire(ctx, instance, !instance.restored);
 }
 
 /** The instance will not come back: what waits for it waits for its name. */
@@ -374,7 +378,6 @@ function retire(ctx: Context, instance: Instance, charged: boolean): void {
   session.instances.delete(instance.id);
   ctx.instances.delete(instance.id);
   if (session.instances.size < 2) session.handled = undefined;
-  session.lastSeen = ctx.engine.time();
   rerouteInstance(ctx, instance);
   saveSession(ctx, session);
   for (const queue of session.queues.values()) pump(ctx, queue);
@@ -574,6 +577,9 @@ export async function endSession(ctx: Context, session: Session, reason: 'sessio
   await ctx.engine.commit();
 }
 
+/** Milliseconds for which receivers still recognise what a sender that has left sent; its acknowledgements take far less. */
+const SENDER_LINGERS = 10 * 60 * 1000;
+
 /** Ends what nobody has come back to for long enough. */
 export function sweep(ctx: Context): void {
   const now = ctx.engine.time();
@@ -592,7 +598,7 @@ export function sweep(ctx: Context): void {
   }
   for (const sender of ctx.senders.values()) {
     if (sender.outlet !== undefined || ctx.instances.has(sender.instance) || sender.unsettled.size > 0) continue;
-    if (now - sender.lastSeen < sessionTtl) continue;
+    if (now - sender.lastSeen < (sender.left ? SENDER_LINGERS : sessionTtl)) continue;
     ctx.senders.delete(sender.instance);
     if (sender.stored) ctx.engine.floor(sender.instance, null);
     ctx.events.senderGone(sender.instance);

@@ -243,6 +243,8 @@ export interface Sender {
   /** Final failures above the floor, for a sender that comes back. */
   kept: FailureMessage[];
   lastSeen: number;
+  /** It said goodbye, or its process died: it sends nothing again. */
+  left: boolean;
 }
 
 /** A stored, tracked message: its sender wants the final outcome. */

@@ -94,6 +94,9 @@ export interface Outlet {
   end(code: ErrorCode, text: string): void;
 }
 
+/** What a sender may have on the wire that has no receipt yet (docs/protocol.md, 3.3): it bounds what we hold for it. */
+export const SEND_WINDOW = { messages: 32_768, bytes: 16 * 1024 * 1024 } as const;
+
 /** How a connection of an instance ended. */
 export type DetachReason =
   /** The connection broke; the instance may come back. */

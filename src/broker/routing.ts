@@ -9,7 +9,7 @@ import { enqueueLive, allowance, newDelivery, pump, send, sessionQueueWaits } fr
 import { armExpiry } from './expiry.js';
 import { SELF, targetOf, type Entry, type Instance, type Queue, type Sender, type Session } from './model.js';
 import { isAddress } from '../names.js';
-import { PeerFault } from './ports.js';
+import { PeerFault, SEND_WINDOW } from './ports.js';
 import { routeOf, saveSession, sessionOf, sessionQueue } from './registry.js';
 import { raiseFloor, reportFailure, settle } from './senders.js';
 import { finish, isCongested, storeEntries, watch, type AwayQueue } from './store.js';
@@ -18,9 +18,12 @@ import type { FailureReason } from '../receipts.js';
 /** Bytes that wait in a connection above which non-persistent messages to it are held back or dropped. */
 const TRANSIENT_HIGH_WATER = 1024 * 1024;
 
-/** Takes what an instance sends. Throws `position-conflict`. */
+/** Takes what an instance sends. Throws `position-conflict`, `protocol-error`. */
 export function publish(ctx: Context, instance: Instance, batch: Batch): void {
   const { sender } = instance;
+  if (sender.unsettledBytes > SEND_WINDOW.bytes) {
+    throw new PeerFault('protocol-error', 'more came than the window of unsettled bytes allows');
+  }
   ctx.counters.messagesIn += batch.count;
   raiseFloor(ctx, sender, batch.floor);
   if (batch.first > sender.last) {

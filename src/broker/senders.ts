@@ -30,6 +30,7 @@ export function senderOf(ctx: Context, instance: string, name: string | undefine
       failures: [],
       kept: [],
       lastSeen: ctx.engine.time(),
+      left: false,
     };
     ctx.senders.set(instance, sender);
   }

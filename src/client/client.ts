@@ -269,7 +269,7 @@ export class BroadcastTcpClient extends BroadcastClient {
     for (const channel of this.#declared) if (!this.#handlers.has(channel)) this.#undeclare(channel);
     this.#sendRanges(FRAME.TRACK, this.#outbox.trackedPositions());
     for (const [request, { encode }] of this.#requests) this.#resend(request, encode);
-    this.#outbox.online(welcome.sender, limits.sendWindow, welcome.taken, welcome.known);
+    this.#outbox.online(welcome.sender, limits, welcome.taken, welcome.known);
     this.#outbox.pump();
     if (this.#state !== 'closing') this.#state = 'online';
     this.#emit('online');

@@ -68,9 +68,10 @@ export class Outbox {
   /** Batches from the head that are on this connection. */
   #sent = 0;
   #onWire = 0;
+  #onWireBytes = 0;
   #online = false;
   #alias = 0;
-  #sendWindow = 0;
+  #window = { sendWindow: 0, sendWindowBytes: 0 };
   #taken = new RangeSet();
   #known = false;
   #announcedFloor = 1;
@@ -205,14 +206,20 @@ export class Outbox {
   // ---- going out -----------------------------------------------------------------------------------------------------------
 
   /** A connection is up: what is not settled goes again, but for what the server has. */
-  online(alias: number, sendWindow: number, taken: readonly { first: number; count: number }[], known: boolean): void {
+  online(
+    alias: number,
+    window: { readonly sendWindow: number; readonly sendWindowBytes: number },
+    taken: readonly { first: number; count: number }[],
+    known: boolean,
+  ): void {
     this.#alias = alias;
-    this.#sendWindow = sendWindow;
+    this.#window = window;
     this.#known = known;
     this.#taken = new RangeSet();
     for (const { first, count } of taken) this.#taken.add(first, count);
     this.#sent = 0;
     this.#onWire = 0;
+    this.#onWireBytes = 0;
     this.#online = true;
     this.#announcedFloor = this.floor;
   }
@@ -221,18 +228,25 @@ export class Outbox {
     this.#online = false;
     this.#sent = 0;
     this.#onWire = 0;
+    this.#onWireBytes = 0;
   }
 
   /** Sends what the window allows. */
   pump(): void {
     if (!this.#online) return;
+    const { sendWindow, sendWindowBytes } = this.#window;
     while (this.#sent < this.#batches.size) {
       const batch = this.#batches.at(this.#sent);
-      if (this.#onWire > 0 && this.#onWire + batch.count > this.#sendWindow) return;
+      if (
+        this.#onWire > 0 &&
+        (this.#onWire + batch.count > sendWindow || this.#onWireBytes + batch.size > sendWindowBytes)
+      )
+        return;
       batch.sealed = true;
       this.#sent++;
       this.#write(batch);
       this.#onWire += batch.count;
+      this.#onWireBytes += batch.size;
     }
   }
 
@@ -366,6 +380,7 @@ export class Outbox {
       if (this.#sent > 0) {
         this.#sent--;
         this.#onWire -= head.count;
+        this.#onWireBytes -= head.size;
       }
     }
     const { outboxMessages, outboxBytes } = this.#host.limits;

@@ -78,6 +78,7 @@ export interface WireLimits {
   readonly windowMessages: number;
   readonly windowBytes: number;
   readonly sendWindow: number;
+  readonly sendWindowBytes: number;
 }
 
 /** 3.3 */
@@ -112,6 +113,7 @@ export function encodeWelcome(welcome: Welcome): Buffer {
     .varint(limits.windowMessages)
     .varint(limits.windowBytes)
     .varint(limits.sendWindow)
+    .varint(limits.sendWindowBytes)
     .varint(welcome.pingInterval)
     .varint(welcome.deadAfter)
     .str(welcome.address)
@@ -144,6 +146,7 @@ export function decodeWelcome(reader: Reader): Welcome {
       windowMessages: reader.varint(),
       windowBytes: reader.varint(),
       sendWindow: reader.varint(),
+      sendWindowBytes: reader.varint(),
     },
     pingInterval: reader.atLeast(1, 'pingInterval'),
     deadAfter: reader.atLeast(1, 'deadAfter'),

@@ -10,6 +10,7 @@ import type { Batch } from '../batch.js';
 import type { Instance } from '../broker/model.js';
 import {
   PeerFault,
+  SEND_WINDOW,
   type DeliveryNote,
   type DetachReason,
   type FailureMessage,
@@ -27,8 +28,6 @@ import { FrameConnection, type ConnectionOwner } from '../transport/frame-connec
 import type { Hub } from './hub.js';
 import { wireAsReceived, wireOf } from './wire.js';
 
-/** How far above its floor a client may send (6.5): what is kept of its positions is bounded by it. */
-const SEND_WINDOW = 32_768;
 /** Nothing is read from a client that leaves more than this untaken, beside the window of its deliveries. */
 const UNTAKEN = 4 * 1024 * 1024;
 const MAX_SUBSCRIPTION_NUMBER = 2 ** 31;
@@ -157,7 +156,7 @@ export class Peer implements ConnectionOwner, Outlet {
         store: broker.storeId,
         sender: this.#alias,
         durability: broker.durability,
-        limits: { ...limits, sendWindow: SEND_WINDOW },
+        limits: { ...limits, sendWindow: SEND_WINDOW.messages, sendWindowBytes: SEND_WINDOW.bytes },
         pingInterval: config.pingInterval,
         deadAfter: config.deadAfter,
         address: this.address,
@@ -179,7 +178,7 @@ export class Peer implements ConnectionOwner, Outlet {
     if (batch.sender !== instance.sender && batch.sender.instance !== instance.id) {
       throw new PeerFault('protocol-error', 'malformed frame: the sender’s alias is another instance’s');
     }
-    if (batch.first + batch.count - Math.max(batch.floor, instance.sender.floor) > SEND_WINDOW)
+    if (batch.first + batch.count - Math.max(batch.floor, instance.sender.floor) > SEND_WINDOW.messages)
       throw new PeerFault('protocol-error', 'malformed frame: a position lies above the window of unsettled messages');
     checkBatch(batch, config.limits);
     if (aliased) batch.wire = wireAsReceived(batch, frame, aliases, this.#alias);
