@@ -2,7 +2,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['dist/', 'engine/', 'testing/', 'coverage/', 'data/', 'node_modules/', '.cache/', 'bench/results/'] },
+  { ignores: ['dist/', 'engine/', 'testing/', 'coverage/', 'data/', 'node_modules/', '.cache/', 'bench/results/', 'test/package/'] },
   {
     files: ['**/*.ts'],
     extends: [tseslint.configs.strictTypeChecked],

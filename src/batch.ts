@@ -9,6 +9,11 @@
  * The id delta is the zigzag varint of (id counter − (previous id counter + 1)); see docs/protocol.md, clause 6.
  */
 
+/** `Buffer` where the types of Node are there, as they are here; the published declarations compile without them. */
+export type Bytes = typeof globalThis extends { Buffer: { isBuffer(value: unknown): value is infer B } }
+  ? B
+  : Uint8Array;
+
 /** What the messages of a batch have in common. */
 export interface Envelope {
   readonly channels: readonly string[];
@@ -51,7 +56,7 @@ export interface Batch {
   /** When the server took it, in epoch milliseconds. */
   readonly timestamp: number;
   /** The items, one behind the other. */
-  readonly items: Buffer;
+  readonly items: Bytes;
   /** The batch as the layer that speaks the wire keeps it to forward it as it came; nobody else looks at it. */
   wire?: unknown;
 }
@@ -60,7 +65,7 @@ export interface Batch {
 export const ITEM_HEADER = 4;
 
 /** Where each item of a batch starts, plus the end: `count + 1` offsets into `items`. Throws RangeError when they do not add up. */
-export function itemOffsets(items: Buffer, count: number): Uint32Array {
+export function itemOffsets(items: Bytes, count: number): Uint32Array {
   const offsets = new Uint32Array(count + 1);
   let offset = 0;
   for (let i = 0; i < count; i++) {
@@ -97,7 +102,7 @@ export function sliceBatch(batch: Batch, offset: number, count: number): Batch {
 }
 
 /** The id delta of an item: a zigzag varint (docs/protocol.md, 1.2). */
-function readDelta(items: Buffer, at: number): number {
+function readDelta(items: Bytes, at: number): number {
   let value = 0;
   let scale = 1;
   for (;;) {

@@ -515,7 +515,7 @@ export function buildBroadcastConfig(
 
 function readVariable(env: EnvironmentVars | ConfigVars, name: string, row: OptionRow): unknown {
   // Whoever is not checked by TypeScript may give anything.
-  const text: string | number | null | undefined = isConfigVars(env) ? env.getStringEnv(name) : env[name];
+  const text = (isConfigVars(env) ? env.getStringEnv(name) : env[name]) as string | number | null | undefined;
   if (text === undefined || text === null || text === '' || text === 'undefined') return undefined;
   if (row.type === 'array')
     return String(text)

@@ -1,10 +1,12 @@
 /** The package's main entry: re-exports only. */
 
 declare global {
-  // `await using` of clients and servers: the declarations compile with a `lib` that does not know it yet.
+  // The declarations compile without the types of Node and the DOM. Where those are, these merge with theirs.
   interface SymbolConstructor {
     readonly asyncDispose: unique symbol;
   }
+  // eslint-disable-next-line @typescript-eslint/no-empty-object-type -- it has what the environment gives it
+  interface AbortSignal {}
 }
 
 export { BroadcastMessage, type MessageOptions } from './message.js';

@@ -39,9 +39,9 @@ export interface BroadcastPeer {
 export interface ServerEvents {
   listening: [];
   connect: [BroadcastPeer];
-  disconnect: [BroadcastPeer, reason: string];
-  subscribe: [BroadcastPeer, channel: string];
-  unsubscribe: [BroadcastPeer, channel: string];
+  disconnect: [peer: BroadcastPeer, reason: string];
+  subscribe: [peer: BroadcastPeer, channel: string];
+  unsubscribe: [peer: BroadcastPeer, channel: string];
   failure: [DeliveryFailure];
   engineError: [error: Error];
 }

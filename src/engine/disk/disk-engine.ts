@@ -36,7 +36,7 @@ export interface DiskEngineOptions {
   readonly segmentBytes?: number;
   /** Bytes of the disk that are left free. Default 64 MiB. */
   readonly reserveBytes?: number;
-  /** The file operations, for tests. */
+  /** @internal The file operations, for tests. */
   readonly files?: FileSystem;
 }
 
