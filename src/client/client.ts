@@ -270,6 +270,7 @@ export class BroadcastTcpClient extends BroadcastClient {
     this.#sendRanges(FRAME.TRACK, this.#outbox.trackedPositions());
     for (const [request, { encode }] of this.#requests) this.#resend(request, encode);
     this.#outbox.online(welcome.sender, limits, welcome.taken, welcome.known);
+    this.#outbox.refuseOversize(this.#limits);
     this.#outbox.pump();
     if (this.#state !== 'closing') this.#state = 'online';
     this.#emit('online');

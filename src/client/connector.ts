@@ -48,6 +48,7 @@ export class Connector implements ConnectionOwner {
   #storeIndex = -1;
   #refusals = 0;
   #warnedAt = -Infinity;
+  #atOnceAt = -Infinity;
 
   constructor(config: ResolvedClientConfig, host: ConnectorHost) {
     this.#config = config;
@@ -215,11 +216,20 @@ export class Connector implements ConnectionOwner {
       // The next of several servers is tried first, a single one at once.
       this.#host.lost(error);
       if (this.#addresses.length === 1) this.#index = this.#addresses.length - 1;
-      this.#again(true);
+      this.#again(this.#mayTryAtOnce());
       return;
     }
     this.#warn(error?.message ?? 'it ended the connection');
     this.#again(false);
+  }
+
+  /** Not again and again to a server that welcomes and then ends every connection. */
+  #mayTryAtOnce(): boolean {
+    const { clock, reconnectInterval } = this.#config;
+    const now = clock.monotonic();
+    if (now - this.#atOnceAt < reconnectInterval) return false;
+    this.#atOnceAt = now;
+    return true;
   }
 
   /** A server has refused for good; with several, each is asked before that is the end. */

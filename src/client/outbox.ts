@@ -14,6 +14,7 @@ import { LazyReceipt } from '../lazy-receipt.js';
 import { processIdPrefix, type BroadcastMessage, type MessageId } from '../message.js';
 import { encodeMessagesHeader, type AliasSource } from '../protocol/messages.js';
 import { RangeSet } from '../range-set.js';
+import { oversize, type MessageLimits } from './oversize.js';
 import type { DeliveryFailure, FailureReason } from '../receipts.js';
 import type { WireOutcome } from '../protocol/frames.js';
 
@@ -222,6 +223,19 @@ export class Outbox {
     this.#onWireBytes = 0;
     this.#online = true;
     this.#announcedFloor = this.floor;
+  }
+
+  /** What this server would not take, and has not taken, ends here: it would end every connection otherwise. */
+  refuseOversize(limits: MessageLimits): void {
+    for (let i = 0; i < this.#batches.size; i++) {
+      const batch = this.#batches.at(i);
+      for (const index of oversize(batch.envelope, batch.buffer.subarray(0, batch.size), batch.count, limits)) {
+        if (this.#taken.has(batch.first + index) || isSettled(batch, index)) continue;
+        batch.sealed = true;
+        this.#endOne(batch, index, 'too-large', 0);
+      }
+    }
+    this.#dropSettled();
   }
 
   offline(): void {
@@ -436,16 +450,17 @@ export class Outbox {
 
   #end(batch: OutBatch, reason: FailureReason, attempts: number): void {
     batch.sealed = true;
-    for (let i = batch.prefix; i < batch.count; i++) {
-      if (batch.later?.has(i) === true) continue;
-      const receipt = batch.receipts[i] as LazyReceipt;
-      const failure = this.finalFailure(batch.message, receipt.id, reason, attempts);
-      receipt.addFailure({ position: batch.first + i, failure });
-      receipt.settle('undelivered', 'none');
-      this.#tracked.delete(batch.first + i);
-      this.#settleOne(batch, i);
-      this.#host.failed(failure);
-    }
+    for (let i = batch.prefix; i < batch.count; i++) if (!isSettled(batch, i)) this.#endOne(batch, i, reason, attempts);
+  }
+
+  #endOne(batch: OutBatch, index: number, reason: FailureReason, attempts: number): void {
+    const receipt = batch.receipts[index] as LazyReceipt;
+    const failure = this.finalFailure(batch.message, receipt.id, reason, attempts);
+    receipt.addFailure({ position: batch.first + index, failure });
+    receipt.settle('undelivered', 'none');
+    this.#tracked.delete(batch.first + index);
+    this.#settleOne(batch, index);
+    this.#host.failed(failure);
   }
 
   finalFailure(message: BroadcastMessage, messageId: string, reason: FailureReason, attempts: number): DeliveryFailure {
@@ -536,4 +551,8 @@ function writeDelta(buffer: Buffer, at: number, delta: number): number {
   }
   buffer[at++] = value;
   return at;
+}
+
+function isSettled(batch: OutBatch, index: number): boolean {
+  return index < batch.prefix || batch.later?.has(index) === true;
 }
