@@ -35,7 +35,7 @@ function newOutbox() {
     clock: systemClock,
     identity,
     aliases,
-    limits: { outboxMessages: 1e9, outboxBytes: 1e12 },
+    limits: { outboxMessages: 1e9, outboxBytes: 1e12, messageBytes: 1e6 },
     send: piece => pieces.push(piece),
     wake: () => undefined,
     failed: () => undefined,

@@ -22,6 +22,8 @@ import type { WireOutcome } from '../protocol/frames.js';
 const BATCH_BYTES = 32 * 1024;
 const BATCH_MESSAGES = 1024;
 const FIRST_ALLOCATION = 1024;
+/** Bytes in front of a body, at most: its size, and the delta of its id. */
+const ITEM_BYTES = 4 + 8;
 
 interface OutBatch {
   readonly message: BroadcastMessage;
@@ -49,7 +51,7 @@ export interface OutboxHost {
   readonly clock: Clock;
   readonly identity: SenderIdentity;
   readonly aliases: AliasSource;
-  readonly limits: { readonly outboxMessages: number; readonly outboxBytes: number };
+  readonly limits: { readonly outboxMessages: number; readonly outboxBytes: number; readonly messageBytes: number };
   send(piece: Buffer): void;
   /** There is something to send. */
   wake(): void;
@@ -91,9 +93,15 @@ export class Outbox {
     return this.#bytes;
   }
 
+  /** A message of the largest size might be refused: who waits for room while it is full is never refused. */
   get full(): boolean {
-    const { outboxMessages, outboxBytes } = this.#host.limits;
-    return this.#messages >= outboxMessages || this.#bytes >= outboxBytes;
+    const { outboxMessages, messageBytes } = this.#host.limits;
+    return this.#messages >= outboxMessages || !this.#hasRoom(messageBytes);
+  }
+
+  /** One message is taken whatever its size. */
+  #hasRoom(bodyBytes: number): boolean {
+    return this.#messages === 0 || this.#bytes + ITEM_BYTES + bodyBytes <= this.#host.limits.outboxBytes;
   }
 
   get nextPosition(): number {
@@ -122,8 +130,7 @@ export class Outbox {
 
   /** Takes a message whose body is encoded. Throws `outbox-full`. */
   add(message: BroadcastMessage, id: MessageId, body: Buffer, tracked: boolean): LazyReceipt {
-    const { outboxMessages, outboxBytes } = this.#host.limits;
-    if (this.#messages >= outboxMessages || (this.#messages > 0 && this.#bytes + body.length > outboxBytes)) {
+    if (this.#messages >= this.#host.limits.outboxMessages || !this.#hasRoom(body.length)) {
       this.#wasFull = true;
       throw new BroadcastError(
         'outbox-full',
@@ -135,13 +142,12 @@ export class Outbox {
     if (batch === undefined || batch.sealed || !fits(batch, message, id, body.length, tracked, now)) {
       batch = this.#open(message, id, tracked, now);
     }
-    append(batch, id.counter, body);
+    this.#bytes += append(batch, id.counter, body);
     const receipt = new LazyReceipt(message.id);
     batch.receipts.push(receipt);
     if (tracked) this.#tracked.set(this.#nextPosition, receipt);
     this.#nextPosition++;
     this.#messages++;
-    this.#bytes += body.length + 5;
     if (batch.size >= BATCH_BYTES) {
       batch.sealed = true;
       if (this.#online) this.pump();
@@ -398,7 +404,7 @@ export class Outbox {
       }
     }
     const { outboxMessages, outboxBytes } = this.#host.limits;
-    if (this.#wasFull && this.#messages <= outboxMessages / 2 && this.#bytes <= outboxBytes / 2) {
+    if (this.#wasFull && this.#messages <= outboxMessages / 2 && this.#bytes <= outboxBytes / 2 && !this.full) {
       this.#wasFull = false;
       this.#host.drained();
     }
@@ -518,11 +524,12 @@ function sameNames(a: readonly string[], b: readonly string[]): boolean {
   return a.length === b.length && a.every((name, i) => name === b[i]);
 }
 
-function append(batch: OutBatch, counter: number, body: Buffer): void {
+/** Puts a body into a batch; returns the bytes that it takes there. */
+function append(batch: OutBatch, counter: number, body: Buffer): number {
   const delta = counter - (batch.lastId + 1);
   batch.lastId = counter;
   batch.count++;
-  const needed = batch.size + 5 + 8 + body.length;
+  const needed = batch.size + ITEM_BYTES + body.length;
   if (needed > batch.buffer.length) {
     const larger = Buffer.allocUnsafe(Math.max(needed, Math.min(BATCH_BYTES + 4096, batch.buffer.length * 4)));
     batch.buffer.copy(larger, 0, 0, batch.size);
@@ -541,6 +548,7 @@ function append(batch: OutBatch, counter: number, body: Buffer): void {
   buffer[start + 2] = (size >>> 16) & 0xff;
   buffer[start + 3] = size >>> 24;
   batch.size = end;
+  return end - start;
 }
 
 function writeDelta(buffer: Buffer, at: number, delta: number): number {
