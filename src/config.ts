@@ -153,7 +153,15 @@ export const OPTIONS: readonly OptionRow[] = [
     '',
     'Several servers that share a store, instead of host, port and url.',
   ),
-  option('clientName', 'string', 'client', undefined, '', 'Name of the client; generated when absent.'),
+  option(
+    'clientName',
+    'string',
+    'client',
+    undefined,
+    '',
+    'Name of the client, under which what it is sent waits for it; generated when absent, and ends with it.',
+    { flag: '--as' },
+  ),
   option('maxAttempts', 'number', 'client', 5, '', 'Attempts before a message goes to the dead letters.', {
     min: 1,
     max: 1000,

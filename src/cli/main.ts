@@ -2,18 +2,47 @@
 /** The command line: flags and signals only. What a command does is in commands/. */
 import { CommanderError } from 'commander';
 import { EXIT } from './exit-codes.js';
-import { report } from './output.js';
+import { invocation } from './invocation.js';
+import { isReaderGone, report, usage } from './output.js';
 import { createProgram } from './program.js';
 
+/** What may still be on its way when a command has ended (a socket's end, a write) gets so long. */
+const LEAVE_WITHIN = 2000;
+
 const program = createProgram();
+
+/** Ends as soon as nothing is on its way any more. */
+function end(code: number): void {
+  process.exitCode = code;
+  process.stdin.destroy();
+  setTimeout(() => process.exit(code), LEAVE_WITHIN).unref();
+}
+
+/** commander's errors in the form of all others. */
+function asUsage(error: CommanderError): Error {
+  const [message = '', ...hints] = error.message.replace(/^error: /, '').split('\n');
+  const hint = hints.map(line => line.replace(/^\((.*)\)$/, '$1')).join(' ');
+  const words = process.argv.slice(2).filter(word => /^[a-z]+$/.test(word));
+  const command = program.commands.find(candidate => candidate.name() === words[0])?.name() ?? '';
+  const help = `"${[invocation(), command, '--help'].filter(word => word !== '').join(' ')}" shows what there is`;
+  return usage('invalid-option', message, hint === '' ? help : `${hint} ${help}`);
+}
+
+process.stdout.on('error', error => {
+  if (isReaderGone(error)) return; // each write says so too, to whom it may concern
+  throw error;
+});
+process.stderr.on('error', () => undefined);
 
 if (process.argv.length <= 2) program.outputHelp();
 else {
   program.parseAsync().then(
-    () => process.exit(process.exitCode ?? EXIT.OK),
+    () => end(Number(process.exitCode ?? EXIT.OK)),
     (error: unknown) => {
-      if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? EXIT.OK : EXIT.USAGE);
-      process.exit(report(error, process.argv.includes('--json')));
+      const json = process.argv.includes('--json');
+      if (!(error instanceof CommanderError)) end(report(error, json));
+      else if (error.exitCode === 0) end(EXIT.OK);
+      else end(report(asUsage(error), json));
     },
   );
 }

@@ -148,6 +148,7 @@ export class BroadcastTcpClient extends BroadcastClient {
   #warnedFullAt = -Infinity;
   #lastChecked: BroadcastMessage | undefined;
   #goodbye: (() => void) | undefined;
+  #isLeaving = false;
   readonly #aliasSource: AliasSource;
   readonly name: string;
 
@@ -685,6 +686,8 @@ export class BroadcastTcpClient extends BroadcastClient {
     });
     if (started) await Promise.race([this.#leave(), late]);
     timer?.cancel();
+    // Also when handlers or the outbox took too long: nothing is charged, and what is unfinished waits at once.
+    this.#sayGoodbye();
     const reason = new BroadcastError(
       'closed',
       'the client was closed before this was settled; the outcome is unknown',
@@ -709,12 +712,18 @@ export class BroadcastTcpClient extends BroadcastClient {
     while (this.#outbox.messages > 0 && this.#refusal === undefined)
       await new Promise<void>(resolve => this.#settledWaiter(resolve));
     if (!this.#connector.isOnline) return;
-    const acks = this.#deliveries.takeAcks();
-    if (acks !== undefined) this.#connector.send(frames.encodeRanges(FRAME.ACK, acks));
     await new Promise<void>(resolve => {
       this.#goodbye = resolve;
-      this.#connector.send(frames.encodeGoodbye({ finished: this.#generated, text: '' }));
+      this.#sayGoodbye();
     });
+  }
+
+  #sayGoodbye(): void {
+    if (!this.#connector.isOnline || this.#isLeaving) return;
+    this.#isLeaving = true;
+    const acks = this.#deliveries.takeAcks();
+    if (acks !== undefined) this.#connector.send(frames.encodeRanges(FRAME.ACK, acks));
+    this.#connector.send(frames.encodeGoodbye({ finished: this.#generated, text: '' }));
   }
 
   /** Looks again when something may have been settled. */

@@ -1,9 +1,16 @@
 /** Administration over the protocol (docs/protocol.md, 10): verbs on the server's public interface, answers as JSON. */
-import { stringifyTagged } from '../body/tagged.js';
+import { taggedMessage } from '../body/tagged.js';
 import { BroadcastError } from '../errors.js';
 
 type Args = Record<string, unknown>;
-type Verb = (server: Administered, args: Args, description: Record<string, unknown>) => Promise<unknown>;
+type Verb = (server: Administered, args: Args, question: Question) => Promise<unknown>;
+
+interface Question {
+  /** What is said of the server beside its counters. */
+  readonly description: Record<string, unknown>;
+  /** The name under which the question was asked; it does not show in the answers. */
+  readonly asker: string;
+}
 
 /** The part of the server's public interface that administration needs. */
 interface Administered {
@@ -23,9 +30,48 @@ function text(args: Args, key: string): string {
   return value;
 }
 
+/** An answer has no more dead letters, and no more characters, than this. */
+const MOST_LETTERS = 1000;
+const MOST_ANSWER = 64 * 1024 * 1024;
+
+function whole(args: Args, key: string, standard: number): number {
+  const value = args[key] ?? standard;
+  if (!Number.isSafeInteger(value) || (value as number) < 0)
+    throw new BroadcastError('invalid-argument', `${key} must be a whole number`);
+  return value as number;
+}
+
+function status(server: Administered, _args: Args, { description }: Question): Promise<unknown> {
+  const stats = server.stats();
+  return Promise.resolve({ ...description, ...stats, clients: stats.clients - 1, sessions: stats.sessions - 1 });
+}
+
+async function listSessions(server: Administered, _args: Args, { asker }: Question): Promise<unknown> {
+  return { sessions: (await server.sessions()).filter(session => session.name !== asker) };
+}
+
+/** Data in the tagged form, or with `preview` the first so many characters of it. */
+async function listDead(server: Administered, args: Args): Promise<unknown> {
+  const name = text(args, 'name');
+  const limit = Math.min(whole(args, 'limit', 100), MOST_LETTERS);
+  const preview = args['preview'] === undefined ? undefined : whole(args, 'preview', 0);
+  const found = await server.deadLetters(name).list(limit + 1);
+  const letters: unknown[] = [];
+  let size = 0;
+  for (const { message, ...rest } of found.slice(0, limit)) {
+    const form = taggedMessage(message);
+    const data = JSON.stringify(form['data']);
+    size += data.length;
+    if (size > MOST_ANSWER && letters.length > 0) break;
+    if (preview !== undefined) form['data'] = data.length > preview ? `${data.slice(0, preview)}…` : data;
+    letters.push({ ...rest, message: form });
+  }
+  return { letters, more: letters.length < found.length };
+}
+
 const VERBS = new Map<string, Verb>([
-  ['status', (server, _args, description) => Promise.resolve({ ...description, ...server.stats() })],
-  ['sessions', server => server.sessions().then(sessions => ({ sessions }))],
+  ['status', status],
+  ['sessions', listSessions],
   [
     'forget',
     async (server, args) => {
@@ -33,20 +79,7 @@ const VERBS = new Map<string, Verb>([
       return {};
     },
   ],
-  [
-    'dead.list',
-    async (server, args) => {
-      const letters = await server
-        .deadLetters(text(args, 'name'))
-        .list(typeof args['limit'] === 'number' ? args['limit'] : 100);
-      return {
-        letters: letters.map(({ message, ...rest }) => ({
-          ...rest,
-          message: JSON.parse(stringifyTagged({ ...message })) as unknown,
-        })),
-      };
-    },
-  ],
+  ['dead.list', listDead],
   [
     'dead.retry',
     async (server, args) => {
@@ -68,7 +101,7 @@ export async function administrate(
   server: Administered,
   verb: string,
   args: string,
-  description: Record<string, unknown>,
+  question: Question,
 ): Promise<string> {
   const run = VERBS.get(verb);
   if (run === undefined)
@@ -84,5 +117,5 @@ export async function administrate(
   }
   if (typeof parsed !== 'object' || parsed === null)
     throw new BroadcastError('invalid-argument', 'the arguments must be a JSON object');
-  return JSON.stringify(await run(server, parsed as Args, description));
+  return JSON.stringify(await run(server, parsed as Args, question));
 }

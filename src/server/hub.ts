@@ -37,5 +37,5 @@ export interface Hub {
   suspect(instance: string, pid: number): void;
   /** At most one line a second for each address and code. */
   complain(address: string, code: string, text: string): void;
-  admin(verb: string, args: string): Promise<string>;
+  admin(verb: string, args: string, asker: string): Promise<string>;
 }

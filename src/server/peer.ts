@@ -232,7 +232,7 @@ export class Peer implements ConnectionOwner, Outlet {
       () => {
         if (!this.#local)
           throw new BroadcastError('not-local', 'administration is allowed from the server’s own machine only');
-        return this.#hub.admin(verb, args);
+        return this.#hub.admin(verb, args, this.name);
       },
       answer => frames.encodeAdminReply({ request, answer: answer as string }),
     );

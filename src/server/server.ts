@@ -188,7 +188,7 @@ export class BroadcastTcpServer extends BroadcastServer {
       left: (peer, reason) => this.#emit('disconnect', peerOf(peer), reason),
       suspect: (instance, pid) => this.#suspect(instance, pid, 0),
       complain: (address, code, text) => this.#complain(address, code, text),
-      admin: (verb, args) => administrate(this, verb, args, this.#describe()),
+      admin: (verb, args, asker) => administrate(this, verb, args, { description: this.#describe(), asker }),
     };
     this.#listener = new Listener(
       socket => this.#onSocket(socket),

@@ -1,20 +1,26 @@
 /** `broadcast pub`: sends one message, or a line of standard input each, as fast as the server takes them. */
-import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
 import { fromTagged } from '../../body/tagged.js';
-import { BroadcastMessage, BroadcastTcpClient, type MessageOptions, type Receipt } from '../../index.js';
+import { BroadcastMessage, BroadcastTcpClient, type MessageOptions } from '../../index.js';
+import { checkName } from '../../names.js';
 import { EXIT } from '../exit-codes.js';
-import { addEndpointOptions, clientOptions, readOptions } from '../options.js';
-import { CliError, cliLogger, info, style } from '../output.js';
+import { linesOf, type Line } from '../lines.js';
+import { addClientOptions, addNameOption, choice, clientOptions, wholeNumber, type Given } from '../options.js';
+import { CliError, cliLogger, info, style, usage } from '../output.js';
+import { NO_PROGRESS, startProgress } from '../progress.js';
+import { Tally } from '../tally.js';
 
-interface PubOptions {
+/** When a signal has come, what is on its way gets so long to become safe. */
+const LAST_RECEIPTS = 1000;
+
+interface PubOptions extends Given {
   readonly to?: string;
   readonly name?: string;
-  readonly as?: string;
   readonly persistent: boolean;
   readonly until?: string;
   readonly jsonData?: boolean;
-  readonly format: string;
+  readonly format?: string;
+  readonly timeout?: string;
   readonly json?: boolean;
 }
 
@@ -22,170 +28,229 @@ export function addPub(program: Command): void {
   const command = program
     .command('pub')
     .description('send messages to a channel, or with --to to a client; without data a line of standard input each')
-    .argument('[channel]', 'the channel')
+    .argument('[channel]', 'the channel; left out with --to')
     .argument('[data]', 'the message: text, or JSON with --json-data');
-  addEndpointOptions(command);
+  command.option('--to <client>', 'send to a client instead of a channel');
+  addNameOption(command);
   command
-    .option('--to <client>', 'send to a client instead of a channel')
     .option('--name <name>', 'name of the messages')
-    .option('--as <client>', 'name of this client')
     .option('--no-persistent', 'at most once: who is away does not get it')
-    .option('--until <what>', '"safe", or "delivered": wait until every recipient has handled it', 'safe')
-    .option('--json-data', 'the argument is JSON (or its tagged form)')
-    .option('--format <format>', 'of standard input: ndjson or text', 'ndjson')
-    .option('--json', 'the closing report and errors as JSON')
-    .action((channel: string | undefined, data: string | undefined, options: PubOptions & Record<string, unknown>) =>
+    .option('--until <what>', 'safe, or delivered: wait until every recipient has handled it (default safe)')
+    .option('--json-data', 'the data on the command line is JSON (or its tagged form)')
+    .option('--format <format>', 'of standard input: ndjson or text (default ndjson)')
+    .option('--timeout <ms>', 'give up after this time; what is not safe then has failed')
+    .option('--json', 'the closing report, warnings and errors as JSON')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ broadcast pub room_1 "Hello world"
+  $ broadcast pub --to user1 --json-data '{"total":{"$bigint":"12345678901234567890"}}'
+  $ broadcast pub orders < orders.ndjson
+  $ tail -f app.log | broadcast pub logs --format text --no-persistent`,
+    )
+    .action((channel: string | undefined, data: string | undefined, options: PubOptions) =>
       pub(channel, data, options),
     );
+  addClientOptions(command, 'sender');
 }
 
-class Tally {
-  sent = 0;
-  delivered = 0;
-  stored = 0;
-  failed = 0;
-  firstError: string | undefined;
-
-  count(receipt: Receipt): void {
-    if (receipt.status === 'stored') this.stored++;
-    else if (receipt.status === 'undelivered') this.failed++;
-    else this.delivered++;
-    if (receipt.status === 'undelivered')
-      this.firstError ??= `undelivered: ${receipt.failures[0]?.reason ?? 'nobody is there'}`;
-  }
-
-  fail(error: unknown): void {
-    this.failed++;
-    this.firstError ??= error instanceof Error ? error.message : String(error);
-  }
-
-  get settled(): number {
-    return this.delivered + this.stored + this.failed;
-  }
+/** What is sent, and where to; checked before anything is. */
+interface Job {
+  readonly to: string | undefined;
+  readonly channel: string | undefined;
+  readonly data: string | undefined;
+  readonly until: 'safe' | 'delivered';
+  readonly format: 'ndjson' | 'text';
+  readonly timeout: number | undefined;
+  readonly settings: MessageOptions;
 }
 
-async function pub(
-  channel: string | undefined,
-  data: string | undefined,
-  options: PubOptions & Record<string, unknown>,
-): Promise<void> {
-  if (options.to !== undefined && data === undefined) [channel, data] = [undefined, channel];
-  if (options.to === undefined && channel === undefined)
-    throw new CliError(
-      EXIT.USAGE,
+function jobOf(first: string | undefined, second: string | undefined, options: PubOptions): Job {
+  const { to, name } = options;
+  if (to !== undefined && second !== undefined)
+    throw usage(
+      'invalid-argument',
+      'give a channel or --to, not both',
+      `broadcast pub --to ${to} ${JSON.stringify(second)}`,
+    );
+  const [channel, data] = to === undefined ? [first, second] : [undefined, first];
+  if (to === undefined && channel === undefined)
+    throw usage(
       'invalid-argument',
       'give a channel, or a client with --to',
-      'broadcast pub room_1 "Hello world"',
+      'for example: broadcast pub room_1 "Hello world"',
     );
-  if (!['ndjson', 'text'].includes(options.format))
-    throw new CliError(
-      EXIT.USAGE,
-      'invalid-option',
-      `--format is ndjson or text, not ${JSON.stringify(options.format)}`,
-    );
-  if (options.until !== 'safe' && options.until !== 'delivered')
-    throw new CliError(
-      EXIT.USAGE,
-      'invalid-option',
-      `--until is safe or delivered, not ${JSON.stringify(options.until)}`,
-    );
-  const client = new BroadcastTcpClient({ ...clientOptions(readOptions(options)), logger: cliLogger }, options.as);
-  const refused = client.connect();
-  const tally = new Tally();
-  const settings: MessageOptions = {
-    persistent: options.persistent,
-    ...(options.name === undefined ? {} : { name: options.name }),
+  if (channel !== undefined) checkName(channel, 'the channel');
+  if (to !== undefined) checkName(to, 'the client');
+  if (name !== undefined) checkName(name, 'the message name');
+  if (options.jsonData === true && data === undefined)
+    throw usage('invalid-option', '--json-data is for data on the command line', 'standard input has --format');
+  return {
+    to,
+    channel,
+    data,
+    until: choice(options.until ?? 'safe', '--until', ['safe', 'delivered']),
+    format: choice(options.format ?? 'ndjson', '--format', ['ndjson', 'text']),
+    timeout: options.timeout === undefined ? undefined : wholeNumber(options.timeout, '--timeout', 1, 2 ** 31 - 1),
+    settings: { persistent: options.persistent, ...(name === undefined ? {} : { name }) },
   };
-  const make = (body: unknown): BroadcastMessage => BroadcastMessage.create(options.to, channel, body, settings);
-  const send = (body: unknown): void => {
-    tally.sent++;
-    client.sendMessage(make(body), { until: options.until as 'safe' | 'delivered' }).then(
-      receipt => tally.count(receipt),
-      error => tally.fail(error),
-    );
-  };
-  // A pipe alone does not keep the process while the server is away; a timer does.
-  const keepAlive = setInterval(() => undefined, 1000);
-  const progress = showProgress(tally);
-  try {
-    if (data !== undefined) send(options.jsonData === true ? parseJson(data, 'the data') : data);
-    else await sendInput(client, options.format, send);
-    await Promise.race([settled(tally), refused.then(() => new Promise<never>(() => undefined))]);
-  } finally {
-    progress();
-    clearInterval(keepAlive);
-    await client.close();
+}
+
+/** Why no more is sent: a line that is wrong, a signal, or the time. */
+class Stop {
+  readonly promise: Promise<void>;
+  error: CliError | undefined;
+  #stop!: () => void;
+
+  constructor() {
+    this.promise = new Promise(resolve => {
+      this.#stop = resolve;
+    });
   }
-  conclude(tally, options.json === true);
+
+  now(error: CliError): void {
+    this.error ??= error;
+    this.#stop();
+  }
+}
+
+async function pub(first: string | undefined, second: string | undefined, options: PubOptions): Promise<void> {
+  const job = jobOf(first, second, options);
+  const json = options.json === true;
+  const argument = job.data === undefined || options.jsonData !== true ? job.data : parseJson(job.data, 'the data');
+  const client = new BroadcastTcpClient({ ...clientOptions(options), logger: cliLogger(json) });
+  const tally = new Tally();
+  const progress = job.data === undefined ? startProgress() : NO_PROGRESS;
+  const send = (body: unknown, bytes: number, where: string): void => {
+    const message = BroadcastMessage.create(job.to, job.channel, body, job.settings);
+    tally.add(client.sendMessage(message, { until: job.until }), bytes, where);
+  };
+  const stop = new Stop();
+  const release = watch(stop, job);
+  const refused = client.connect().then(() => new Promise<never>(() => undefined));
+  try {
+    const work = async (): Promise<void> => {
+      if (job.data !== undefined) send(argument, 0, '');
+      else await sendInput(job, tally, send, stop, () => progress.update(tally.settled, tally.sent));
+      await Promise.race([tally.done(), stopped(stop)]);
+    };
+    await Promise.race([work(), refused, stopped(stop)]);
+  } finally {
+    release();
+    progress.stop();
+    // What is not safe by then is given up: its receipts say so, and are counted.
+    await client.close({ timeout: stop.error?.exitCode === EXIT.NOT_SAFE ? 1 : LAST_RECEIPTS });
+    await tally.done();
+  }
+  conclude(tally, json, stop.error);
+}
+
+/** A wrong line does not keep those before it from becoming safe; time and signals do. */
+function stopped(stop: Stop): Promise<void> {
+  return stop.promise.then(() =>
+    stop.error?.exitCode === EXIT.BAD_INPUT ? new Promise<never>(() => undefined) : undefined,
+  );
+}
+
+/** Listens to signals and the time, and keeps the process while the server is away. */
+function watch(stop: Stop, { timeout }: Job): () => void {
+  const onSignal = (signal: string): void => {
+    if (stop.error?.exitCode === EXIT.INTERRUPTED) process.exit(EXIT.INTERRUPTED);
+    stop.error = undefined;
+    stop.now(new CliError(EXIT.INTERRUPTED, 'interrupted', `${signal} came before everything was sent and safe`));
+  };
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
+  const timer = setTimeout(
+    () => {
+      stop.now(new CliError(EXIT.NOT_SAFE, 'timeout', `not everything was safe within ${String(timeout)} ms`));
+    },
+    timeout ?? 2 ** 31 - 1,
+  );
+  return () => {
+    clearTimeout(timer);
+    process.off('SIGINT', onSignal);
+    process.off('SIGTERM', onSignal);
+  };
 }
 
 function parseJson(text: string, what: string): unknown {
   try {
     return fromTagged(JSON.parse(text));
   } catch (error) {
-    throw new CliError(
-      EXIT.USAGE,
+    throw usage(
       'invalid-argument',
-      `${what} is not valid JSON: ${(error as Error).message}`,
-      'leave --json-data out to send it as text, or --format text for lines of text',
+      `${what} is not valid JSON: ${faultOf(error)}`,
+      'leave --json-data out to send it as text',
     );
   }
 }
 
-async function sendInput(client: BroadcastTcpClient, format: string, send: (body: unknown) => void): Promise<void> {
-  let number = 0;
-  for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
-    number++;
-    if (format === 'ndjson') {
-      if (line.trim() === '') continue;
-      send(parseJson(line, `line ${String(number)}`));
-    } else send(line);
-    if (client.outbox.full) await client.ready();
+function faultOf(error: unknown): string {
+  return error instanceof RangeError ? 'it is nested too deep' : (error as Error).message;
+}
+
+/** The data of a line. Throws when it has none. */
+function bodyOf(line: Line, format: Job['format']): unknown {
+  const where = `line ${String(line.number)}`;
+  if (line.text === undefined) throw badLine(`${where} ${String(line.fault)}`, 'the input must be UTF-8, in lines');
+  if (format === 'text') return line.text;
+  try {
+    return fromTagged(JSON.parse(line.text));
+  } catch (error) {
+    throw badLine(`${where} is not valid JSON: ${faultOf(error)}`, 'mend the line, or send lines as --format text');
   }
 }
 
-/** Looks until every message has its receipt. */
-function settled(tally: Tally): Promise<void> {
-  return new Promise(resolve => {
-    const look = (): void => {
-      if (tally.settled >= tally.sent) resolve();
-      else setTimeout(look, 5);
-    };
-    look();
-  });
+function badLine(message: string, remedy: string): CliError {
+  return new CliError(EXIT.BAD_INPUT, 'bad-input', message, `${remedy}; the lines before it were sent, none after it`);
 }
 
-const BAR = 24;
-
-/** A bar on standard error, when that is a terminal. */
-function showProgress(tally: Tally): () => void {
-  if (!process.stderr.isTTY) return () => undefined;
-  let drawn = false;
-  const draw = (): void => {
-    drawn = true;
-    const done = tally.sent === 0 ? 0 : tally.settled / tally.sent;
-    const filled = Math.round(done * BAR);
-    process.stderr.write(
-      `\r${'█'.repeat(filled)}${'░'.repeat(BAR - filled)} ${String(tally.settled)} of ${String(tally.sent)} safe `,
-    );
-  };
-  const timer = setInterval(draw, 100);
-  return () => {
-    clearInterval(timer);
-    if (drawn) process.stderr.write('\r\u001b[K');
-  };
-}
-
-function conclude({ sent, delivered, stored, failed, firstError }: Tally, json: boolean): void {
-  if (json) info(JSON.stringify({ sent, delivered, stored, failed }));
-  else
+async function sendInput(
+  { format }: Job,
+  tally: Tally,
+  send: (body: unknown, bytes: number, where: string) => void,
+  stop: Stop,
+  progressed: () => void,
+): Promise<void> {
+  if (process.stdin.isTTY && process.stderr.isTTY)
     info(
-      `${style(failed === 0 ? 'green' : 'red', `${String(sent)} sent`)}: ${String(delivered)} delivered, ${String(stored)} stored, ${String(failed)} failed`,
+      style('dim', `reading ${format === 'text' ? 'lines of text' : 'lines of JSON'} from the terminal; Ctrl-D ends`),
     );
-  if (failed > 0)
-    throw new CliError(
-      EXIT.NOT_SAFE,
-      'not-safe',
-      `${String(failed)} of ${String(sent)} messages are not safe (${firstError ?? 'unknown'})`,
-    );
+  for await (const line of linesOf(process.stdin)) {
+    if (stop.error !== undefined) return;
+    if (format === 'ndjson' && line.text?.trim() === '') continue;
+    try {
+      const body = bodyOf(line, format);
+      await tally.room(line.bytes);
+      send(body, line.bytes, `line ${String(line.number)}: `);
+    } catch (error) {
+      if (!(error instanceof CliError)) throw error;
+      stop.now(error);
+      return;
+    }
+    progressed();
+  }
+}
+
+function conclude(tally: Tally, json: boolean, stop: CliError | undefined): void {
+  const { sent, delivered, stored, routed, failed, durability } = tally;
+  if (json) info(JSON.stringify({ sent, delivered, stored, routed, failed, durability }));
+  else {
+    const parts = [
+      `${String(delivered)} delivered`,
+      `${String(stored)} stored${stored > 0 ? ` (${durability})` : ''}`,
+      ...(routed > 0 ? [`${String(routed)} routed`] : []),
+      `${String(failed)} failed`,
+    ];
+    info(`${style(failed === 0 ? 'green' : 'red', `${String(sent)} sent`)}: ${parts.join(', ')}`);
+  }
+  if (stop !== undefined) throw stop;
+  if (failed === 0) return;
+  throw new CliError(
+    EXIT.NOT_SAFE,
+    'not-safe',
+    `${String(failed)} of ${String(sent)} messages are not safe; the first: ${tally.firstFailure ?? 'unknown'}`,
+  );
 }

@@ -1,24 +1,34 @@
 /** `broadcast serve`: a server in the foreground, durable unless told otherwise. */
 import { createServer } from 'node:net';
+import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import { resolveServerConfig, type ServerConfig } from '../../config.js';
+import type { ServerConfig } from '../../config.js';
 import { BroadcastError } from '../../errors.js';
 import { BroadcastTcpServer } from '../../index.js';
 import { version } from '../../version.js';
 import { EXIT } from '../exit-codes.js';
-import { addServerOptions, readOptions } from '../options.js';
-import { CliError, cliLogger, info, style, type OutputOptions } from '../output.js';
+import { invocation, quote } from '../invocation.js';
+import { addDataOption, addServerOptions, readOptions, type Given } from '../options.js';
+import { CliError, cliLogger, info, plural, printable, style, usage } from '../output.js';
 
 export function addServe(program: Command): void {
   const command = program.command('serve').description('run a server; durable by default, Ctrl-C drains and stops it');
-  addServerOptions(command);
+  addDataOption(command);
   command
     .option('--memory', 'keep everything in memory: what waits is lost when the server ends')
-    .option('--socket <path>', 'listen on a Unix socket instead of a port')
-    .option('--json', 'the banner and errors as JSON')
-    .action((options: Record<string, unknown>) => serve(options));
+    .option('--json', 'the banner, warnings and errors as JSON')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ broadcast serve
+  $ broadcast serve --port 9100 --data ./data
+  $ broadcast serve --socket /run/app/broadcast.sock --memory`,
+    )
+    .action((options: Given) => serve(options));
+  addServerOptions(command);
 }
 
 function defaultDirectory(name: string): string {
@@ -27,115 +37,151 @@ function defaultDirectory(name: string): string {
   return join(base, 'broadcast', name);
 }
 
-function configure(options: Record<string, unknown>): ServerConfig {
+function configure(options: Given): ServerConfig {
   const { clientName: _c, maxAttempts: _m, servers: _s, ...config } = readOptions(options);
-  const socket = options['socket'] as string | undefined;
-  if (socket !== undefined) {
-    if (options['host'] !== undefined || options['port'] !== undefined)
-      throw new CliError(EXIT.USAGE, 'invalid-option', '--socket and --host or --port cannot be given together');
-    delete config.host;
-    delete config.port;
-    config.url = `unix:${resolve(socket)}`;
-  }
   if (options['memory'] === true) {
     if (options['dataDir'] !== undefined)
-      throw new CliError(EXIT.USAGE, 'invalid-option', '--memory and --data cannot be given together');
+      throw usage('invalid-option', '--memory and --data cannot be given together; choose one');
     delete config.dataDir;
   } else {
-    config.dataDir ??= defaultDirectory(
-      config.url === undefined ? String(config.port ?? 9000) : config.url.replace(/[^\w.-]+/g, '_'),
-    );
+    const name = config.url?.replace(/^(?:unix|tcp):\/*/, '') ?? String(config.port ?? 9000);
+    config.dataDir = resolve(config.dataDir ?? defaultDirectory(name.replace(/[^\w.-]+/g, '_')));
   }
-  return { ...config, logger: cliLogger };
+  return { ...config, logger: cliLogger(options['json'] === true) };
 }
 
-async function serve(options: Record<string, unknown>): Promise<void> {
+async function serve(options: Given): Promise<void> {
   const config = configure(options);
-  resolveServerConfig(config);
   const server = new BroadcastTcpServer(config);
+  const ended = untilSignal(server, options['json'] === true);
   try {
     await server.start();
   } catch (error) {
-    throw await explain(error, config, options);
+    throw await explain(error, config);
   }
-  banner(server, config, options);
-  await untilSignal(server);
+  banner(server, config, options['json'] === true);
+  process.exitCode = await ended;
 }
 
+// ---- taken ------------------------------------------------------------------------------------------------------------
+
 /** A port or folder that is taken: the command with the next free one. */
-async function explain(error: unknown, config: ServerConfig, options: Record<string, unknown>): Promise<unknown> {
+async function explain(error: unknown, config: ServerConfig): Promise<unknown> {
   if (!(error instanceof BroadcastError) || (error.code !== 'address-in-use' && error.code !== 'store-locked'))
     return error;
-  if (config.url !== undefined) return new CliError(EXIT.IN_USE, error.code, error.message);
-  const port = await freePort((config.port ?? 9000) + 1);
-  const data = options['dataDir'] === undefined ? '' : ` --data ${String(options['dataDir'])}-${String(port)}`;
-  const memory = options['memory'] === true ? ' --memory' : '';
-  return new CliError(
-    EXIT.IN_USE,
-    error.code,
-    error.message,
-    `Run a second one beside it with:  broadcast serve --port ${String(port)}${data}${memory}`,
+  const path = /^(?:unix:|\.{0,2}\/)/.test(config.url ?? '') ? config.url?.replace(/^unix:/, '') : undefined;
+  const { host, port } = tcpAddress(config);
+  const words = path === undefined ? await nextPort(host, port, config) : nextPath(path, config);
+  const command = [invocation(), 'serve', ...otherWords(), ...words].map((word, i) => (i === 0 ? word : quote(word)));
+  return new CliError(EXIT.IN_USE, error.code, error.message, `Run one beside it with:  ${command.join(' ')}`);
+}
+
+function tcpAddress({ url, host = 'localhost', port = 9000 }: ServerConfig): { host: string; port: number } {
+  const parts = /^(?:tcp:\/*)?(.*?)(?::(\d+))?\/?$/.exec(url ?? '');
+  if (url === undefined || parts === null) return { host, port };
+  return { host: parts[1] as string, port: Number(parts[2] ?? 9000) };
+}
+
+const REPLACED = ['--port', '--host', '--url', '--socket', '--data'];
+
+/** What was given, but for where the server is and keeps its data. */
+function otherWords(): string[] {
+  const words = process.argv.slice(process.argv.indexOf('serve') + 1);
+  return words.filter(
+    (word, i) => !REPLACED.includes(word.replace(/=.*$/s, '')) && !REPLACED.includes(words[i - 1] ?? ''),
   );
 }
 
-async function freePort(from: number): Promise<number> {
-  for (let port = from; port < 65_535; port++) {
-    const free = await new Promise<boolean>(done => {
-      const probe = createServer();
-      probe.once('error', () => done(false));
-      probe.listen(port, '127.0.0.1', () => probe.close(() => done(true)));
-    });
-    if (free) return port;
+async function nextPort(host: string, taken: number, { dataDir }: ServerConfig): Promise<string[]> {
+  const port = await freePort(host, taken + 1, dataDir);
+  const words = host === 'localhost' ? ['--port', String(port)] : ['--host', host, '--port', String(port)];
+  if (dataDir === undefined || isDefault(dataDir, String(taken))) return words;
+  return [...words, '--data', `${dataDir}-${String(port)}`];
+}
+
+function isDefault(dataDir: string, name: string): boolean {
+  return dataDir === resolve(defaultDirectory(name)) && (process.env['BROADCAST_DATA_DIR'] ?? '') === '';
+}
+
+function nextPath(taken: string, { dataDir }: ServerConfig): string[] {
+  for (let n = 2; ; n++) {
+    const path = `${taken}-${String(n)}`;
+    if (existsSync(path)) continue;
+    const words = ['--socket', path];
+    return dataDir === undefined ? words : [...words, '--data', `${dataDir}-${String(n)}`];
+  }
+}
+
+/** The first port that nobody listens on, on any of the addresses that the server would take. */
+async function freePort(host: string, from: number, dataDir: string | undefined): Promise<number> {
+  const hosts = host === 'localhost' ? ['127.0.0.1', '::1'] : [host];
+  for (let port = from; port <= 65_535; port++) {
+    const results = await Promise.all(hosts.map(each => isFree(each, port)));
+    if (results.every(Boolean) && (dataDir === undefined || !existsSync(`${dataDir}-${String(port)}`))) return port;
   }
   return 0;
 }
 
-function banner(server: BroadcastTcpServer, config: ServerConfig, { json }: OutputOptions): void {
-  const { address } = server;
-  const where = address === null ? '' : 'path' in address ? address.path : `${address.host}:${String(address.port)}`;
-  const { queued, backlog } = server.stats();
-  const durable = config.dataDir !== undefined;
-  if (json === true) {
-    info(
-      JSON.stringify({
-        version,
-        address,
-        dataDir: config.dataDir ?? null,
-        durability: durable ? 'fsync' : 'memory',
-        waiting: queued + backlog,
-      }),
-    );
-    return;
-  }
-  const reach =
-    address !== null && 'path' in address
-      ? ` --url unix:${address.path}`
-      : address?.port === 9000
-        ? ''
-        : ` --port ${String(address?.port)}`;
-  info(`${style('bold', `Broadcast ${version}`)} listens at ${style('cyan', where)}`);
-  info(`  data       ${durable ? resolve(config.dataDir as string) : 'none: everything is in memory'}`);
-  info(
-    `  durability ${durable ? 'fsync: what is said to be stored survives crashes and power cuts' : 'memory: what waits is lost when the server ends'}`,
-  );
-  info(`  waiting    ${String(queued + backlog)} messages`);
-  info(`Try in two other terminals:`);
-  info(`  npx broadcast sub room_1${reach}`);
-  info(`  npx broadcast pub room_1 "Hello world"${reach}`);
+function isFree(host: string, port: number): Promise<boolean> {
+  return new Promise(done => {
+    const probe = createServer();
+    probe.once('error', ({ code }: NodeJS.ErrnoException) => done(code === 'EADDRNOTAVAIL' || code === 'EAFNOSUPPORT'));
+    probe.listen({ host, port, exclusive: true }, () => probe.close(() => done(true)));
+  });
 }
 
-/** The first signal drains, the second one ends at once. */
-function untilSignal(server: BroadcastTcpServer): Promise<void> {
+// ---- running ----------------------------------------------------------------------------------------------------------
+
+function banner(server: BroadcastTcpServer, { dataDir }: ServerConfig, json: boolean): void {
+  const { address } = server;
+  if (address === null) return;
+  const { queued, backlog } = server.stats();
+  const waiting = queued + backlog;
+  if (json) {
+    const durability = dataDir === undefined ? 'memory' : 'fsync';
+    info(JSON.stringify({ version, address, dataDir: dataDir ?? null, durability, waiting, pid: process.pid }));
+    return;
+  }
+  const where = 'path' in address ? address.path : `${bracket(address.host)}:${String(address.port)}`;
+  const durability =
+    dataDir === undefined
+      ? 'memory: what waits is lost when the server ends'
+      : 'fsync: what is said to be stored survives crashes and power cuts';
+  info(`${style('bold', `Broadcast ${version}`)} listens at ${style('cyan', printable(where))}`);
+  info(`  data        ${dataDir === undefined ? 'none: everything is in memory' : printable(dataDir)}`);
+  info(`  durability  ${durability}`);
+  info(`  waiting     ${plural(waiting, 'message')}`);
+  info('Try in two other terminals:');
+  info(`  ${printable(`${invocation()} sub room_1${reachOf(address)}`)}`);
+  info(`  ${printable(`${invocation()} pub room_1 "Hello world"${reachOf(address)}`)}`);
+}
+
+function bracket(host: string): string {
+  return host.includes(':') ? `[${host}]` : host;
+}
+
+/** The options with which a client finds the server from this machine. */
+function reachOf(address: { host: string; port: number } | { path: string }): string {
+  if ('path' in address) return ` --socket ${quote(resolve(address.path))}`;
+  const { host, port } = address;
+  const words = ['localhost', '0.0.0.0', '::'].includes(host) ? [] : ['--host', host];
+  if (port !== 9000) words.push('--port', String(port));
+  return words.map(word => ` ${quote(word)}`).join('');
+}
+
+/** The first signal drains, the second one ends at once. Fulfilled with the exit code. */
+function untilSignal(server: BroadcastTcpServer, json: boolean): Promise<number> {
   return new Promise((done, fail) => {
     let stopping = false;
     const stop = (signal: string): void => {
-      if (stopping) process.exit(EXIT.FAILURE);
+      if (stopping) process.exit(EXIT.INTERRUPTED);
       stopping = true;
-      info(`${signal}: draining and stopping; once more ends it at once`);
-      server.stop().then(done, fail);
+      if (json) info(JSON.stringify({ stopping: signal }));
+      else info(`${signal}: draining and stopping; once more ends it at once`);
+      server.stop().then(() => done(EXIT.OK), fail);
     };
     process.on('SIGINT', () => stop('SIGINT'));
     process.on('SIGTERM', () => stop('SIGTERM'));
-    server.on('engineError', error => fail(error));
+    server.on('engineError', fail);
   });
 }

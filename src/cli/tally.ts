@@ -1,0 +1,78 @@
+/** What became of the messages that `pub` sent, and how many are on their way: the sender waits when those are many. */
+import type { Receipt } from '../index.js';
+
+/** So many messages and bytes of input may be without their receipts. */
+export const MOST_IN_FLIGHT = { messages: 65_536, bytes: 16 * 1024 * 1024 } as const;
+
+export class Tally {
+  sent = 0;
+  delivered = 0;
+  stored = 0;
+  routed = 0;
+  failed = 0;
+  /** What stands behind `stored`. */
+  durability: Receipt['durability'] = 'none';
+  firstFailure: string | undefined;
+  #bytes = 0;
+  #waiters: (() => void)[] = [];
+
+  get settled(): number {
+    return this.delivered + this.stored + this.routed + this.failed;
+  }
+
+  get unsettled(): number {
+    return this.sent - this.settled;
+  }
+
+  /** Counts a message until its receipt comes. `where` is for the text of a failure. */
+  add(receipt: Promise<Receipt>, bytes: number, where: string): void {
+    this.sent++;
+    this.#bytes += bytes;
+    receipt.then(
+      value => {
+        this.#count(value, where);
+        this.#settle(bytes);
+      },
+      (error: unknown) => {
+        this.#fail(`${where}${error instanceof Error ? error.message : String(error)}`);
+        this.#settle(bytes);
+      },
+    );
+  }
+
+  #count({ status, durability, failures }: Receipt, where: string): void {
+    if (status === 'undelivered') {
+      this.#fail(`${where}undelivered: ${failures.find(failure => failure.final)?.reason ?? 'no recipient'}`);
+      return;
+    }
+    this[status]++;
+    if (status === 'stored') this.durability = durability;
+  }
+
+  #fail(text: string): void {
+    this.failed++;
+    this.firstFailure ??= text;
+  }
+
+  #settle(bytes: number): void {
+    this.#bytes -= bytes;
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const waiter of waiters) waiter();
+  }
+
+  #change(): Promise<void> {
+    return new Promise(resolve => this.#waiters.push(resolve));
+  }
+
+  /** Fulfilled when there is room for a message of so many bytes. */
+  async room(bytes: number): Promise<void> {
+    const { messages, bytes: most } = MOST_IN_FLIGHT;
+    while (this.unsettled >= messages || (this.unsettled > 0 && this.#bytes + bytes > most)) await this.#change();
+  }
+
+  /** Fulfilled when every message has its receipt. */
+  async done(): Promise<void> {
+    while (this.unsettled > 0) await this.#change();
+  }
+}
