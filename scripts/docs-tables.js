@@ -102,13 +102,13 @@ function rangeOf({ min = 0, max = Infinity, unit }) {
 }
 
 // How the commands of a client find the server.
-const REACH = ['--host', '--port', '--url'];
+const REACH = ['--host', '--port', '--url', '--socket'];
 
 /** Every command with its arguments and options; those that the server's table has are shown there. */
 function commands() {
   const { OPTIONS, LIMITS } = built('config.js');
   const { createProgram } = built('cli/program.js');
-  const shown = new Set(['host', 'port', 'url', 'dataDir']);
+  const shown = new Set(['host', 'port', 'url', 'dataDir', 'clientName']);
   const elsewhere = new Set([...OPTIONS, ...LIMITS].filter(row => !shown.has(row.name)).map(row => row.flag));
   const rows = [];
   const add = (command, path) => {

@@ -153,8 +153,8 @@ export const LAYERS = [
     name: 'command line',
     modules: ['cli/'],
     imports: ['public interface', 'base', 'options', 'tagged form', 'administration'],
-    node: ['fs', 'net', 'os', 'path', 'readline', 'util'],
-    packages: ['commander'],
+    node: ['buffer', 'fs', 'net', 'os', 'path', 'util'],
+    packages: ['cli-progress', 'commander', 'string-width'],
     holds: 'broadcast: serve, pub, sub, sessions, dead, status',
   },
 ];

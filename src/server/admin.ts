@@ -14,8 +14,8 @@ interface Question {
 
 /** The part of the server's public interface that administration needs. */
 interface Administered {
-  stats(): object;
-  sessions(): Promise<readonly object[]>;
+  stats(): { readonly clients: number; readonly sessions: number };
+  sessions(): Promise<readonly { readonly name: string }[]>;
   forget(name: string): Promise<void>;
   deadLetters(name: string): {
     list(limit?: number): Promise<readonly { readonly message: object }[]>;
