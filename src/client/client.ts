@@ -257,7 +257,7 @@ export class BroadcastTcpClient extends BroadcastClient {
     const { limits } = welcome;
     const sameStore = this.#store === welcome.store;
     this.#store = welcome.store;
-    if (!sameStore) this.#notices.clear();
+    if (!sameStore) this.#forgetStore();
     const own = this.#config.limits;
     this.#limits = {
       messageBytes: Math.min(own.messageBytes, limits.messageBytes),
@@ -276,6 +276,17 @@ export class BroadcastTcpClient extends BroadcastClient {
     if (this.#state !== 'closing') this.#state = 'online';
     this.#emit('online');
     this.#becomeReady();
+  }
+
+  /** Another store than before: what the old one was to tell us, nobody will. */
+  #forgetStore(): void {
+    this.#notices.clear();
+    this.#outbox.giveUpTracked(
+      new BroadcastError(
+        'different-store',
+        'the server has another store than before (one in memory forgets everything when it ends); whether the message was delivered is unknown',
+      ),
+    );
   }
 
   /** In several frames when they are many: a frame has a longest length (2.2). */

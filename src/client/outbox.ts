@@ -231,6 +231,16 @@ export class Outbox {
     this.#announcedFloor = this.floor;
   }
 
+  /** The store that had them is gone, and nobody will say what became of the messages that were safe and are followed. */
+  giveUpTracked(error: BroadcastError): void {
+    for (const [position, receipt] of this.#tracked) {
+      const batch = this.#find(position);
+      if (batch !== undefined && !isSettled(batch, position - batch.first)) continue;
+      this.#tracked.delete(position);
+      receipt.fail(error);
+    }
+  }
+
   /** What this server would not take, and has not taken, ends here: it would end every connection otherwise. */
   refuseOversize(limits: MessageLimits): void {
     for (let i = 0; i < this.#batches.size; i++) {

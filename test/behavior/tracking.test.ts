@@ -45,4 +45,16 @@ describe('until: delivered', () => {
     expect((await followed).status).toBe('delivered');
     expect(inbox.items).toEqual([1, 2]);
   });
+
+  it('does not call a message delivered that a server in memory took with it', async () => {
+    const first = await startServer('memory');
+    const { port } = first;
+    const sender = await connectedClient(port, 'sender');
+    const followed = sender.sendMessage(BroadcastMessage.createClientMessage('away', 1), { until: 'delivered' });
+    expect((await sender.sendMessage(BroadcastMessage.createClientMessage('away', 2))).status).toBe('stored');
+    await first.server.stop();
+    await startServer('memory', { port });
+    await expect(followed).rejects.toMatchObject({ code: 'different-store' });
+    expect((await sender.sendMessage(BroadcastMessage.createClientMessage('away', 3))).status).toBe('stored');
+  });
 });
