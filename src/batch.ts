@@ -115,7 +115,7 @@ function readDelta(items: Bytes, at: number): number {
 }
 
 /** The id counter of each message, in order. */
-export function idCounters(batch: Batch): number[] {
+export function idCounters(batch: Pick<Batch, 'idBase' | 'count' | 'items'> & Partial<Batch>): number[] {
   const counters: number[] = [];
   let at = 0;
   let next = batch.idBase;

@@ -33,8 +33,10 @@ export function restore(ctx: Context, state: EngineState): void {
   }
   for (const { queue, messages, bytes } of state.queues) restoreQueue(ctx, queue, messages, bytes);
   for (const run of state.expiring) armExpiry(ctx, run.expiresAt, { kind: 'stored', run });
-  for (const { handle, instance, position, id, waiting } of state.tracked) {
-    ctx.tracked.set(handle, { sender: instance, position, id, waiting, delivered: 0 });
+  for (const { handle, instance, position, id, queues } of state.tracked) {
+    // Whoever let it become a dead letter is done with it.
+    const waiting = queues.filter(queue => !queue.startsWith('d/')).length;
+    if (waiting > 0) ctx.tracked.set(handle, { sender: instance, position, id, waiting, delivered: 0 });
   }
   for (const instance of ctx.instances.values()) {
     instance.process = processes.get(instance.id) ?? '';

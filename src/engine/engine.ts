@@ -14,11 +14,14 @@
  * Obligations, for every method:
  * - Calls take effect in the order in which they are made, at once for later calls on this server, and durably once a
  *   `commit()` made after them is fulfilled. What no commit covers may be lost by a crash, but only as a suffix: of two
- *   changes the later one never survives alone. An `append` is atomic: after a crash all of its batches are there, in
- *   all of their queues, or none.
+ *   changes the later one never survives alone. Acknowledgements and floors are the exception: one that no commit covers
+ *   may be lost by itself. An `append` is atomic: after a crash all of its batches are there, in all of their queues, or
+ *   none.
  * - The host has reserved and checked all limits but `storeBytes`.
  * - An engine that fails (a failed sync, a lost quorum) calls `host.failed` once, rejects every outstanding commit with
- *   `store-failed`, and from then on throws `store-failed` from every method but `close`.
+ *   `store-failed`, and from then on throws `store-failed` from every method but `close` and those that only count.
+ * - An engine that is not open, or closed again, has nothing in it: `append` throws and `commit` rejects with
+ *   `store-failed`, `read` answers with nothing, changes are passed over. It can be opened anew, also after it has failed.
  *
  * How JetStream fits: docs/decisions/0003-engine-seam.md.
  */
@@ -88,7 +91,7 @@ export interface EngineState {
   readonly queues: readonly QueueState[];
   readonly expiring: readonly ExpiringRun[];
   readonly senders: readonly SenderState[];
-  /** Tracked messages that are still in a queue: their handles, and in how many queues each was put and still is. */
+  /** Tracked messages that are still in a queue. */
   readonly tracked: readonly TrackedMessage[];
   /** Damage that was found and put aside, in words for the log; empty when all is well. */
   readonly damage: readonly string[];
@@ -100,7 +103,7 @@ export interface TrackedMessage {
   readonly position: number;
   readonly handle: number;
   /** Queues that it is still in. */
-  readonly waiting: number;
+  readonly queues: readonly string[];
   /** Id of the message, for notices. */
   readonly id: string;
 }
@@ -114,8 +117,13 @@ export interface EngineHost {
   failed(error: Error): void;
   /** There is room again after `append` threw `store-full`. */
   roomAgain(): void;
-  /** Messages that this server did not append have come into a queue (engines that several servers share). */
+  /** There is something to read in a queue that this server did not put there (engines that several servers share). */
   arrived(queue: string): void;
+  /**
+   * Another server has put or removed a pair (engines that several servers share). A commit that covers a `put` is
+   * fulfilled only when the hosts of all servers have been told. Undefined for a host that shares with nobody.
+   */
+  changed?(key: string, value: string | null): void;
   warn(text: string): void;
 }
 
@@ -138,7 +146,7 @@ export interface Engine {
   /** What a fulfilled commit means. */
   readonly durability: EngineDurability;
 
-  /** Opens the store and says what is in it. Once per engine object. Rejects with `store-locked`, `store-foreign`, `store-newer` or `store-unreadable`. */
+  /** Opens the store and says what is in it. Not while it is open. Rejects with `store-locked`, `store-foreign`, `store-newer` or `store-unreadable`. */
   open(host: EngineHost): Promise<EngineState>;
 
   /**
@@ -175,10 +183,10 @@ export interface Engine {
   /** Records how often a message of a queue has been attempted. */
   attempt(queue: string, handle: number, attempts: number): void;
 
-  /** Ends a queue; its messages leave it. */
+  /** Ends a queue; its messages leave it. A queue also ends when the last message leaves it, and begins anew with the next. */
   drop(queue: string): void;
 
-  /** Keeps a pair, or with null removes it (sessions, subscriptions, notices' counters: whatever the host must find again). Keys to 1 KiB, values to 16 MiB. */
+  /** Keeps a pair, or with null removes it (sessions, subscriptions: whatever the host must find again). Keys to 1 KiB, values to 16 MiB. */
   put(key: string, value: string | null): void;
 
   /** Announces a sender's floor, below which nothing is sent again, or with null that the instance will not come back. Survives the reclaiming of the log. */
@@ -193,13 +201,20 @@ export interface Engine {
   /** Queues whose ids begin with `prefix`, for administration and recovery. */
   queues(prefix: string): Iterable<string>;
 
-  /** Everything together. `limit` 0 when there is none. */
+  /** Everything together: messages whose bytes the engine holds, and those bytes with the engine's own. `limit` 0 when there is none. */
   totals(): { readonly messages: number; readonly bytes: number; readonly limit: number };
 
   /** Engine time now. */
   time(): number;
 
-  /** Commits and closes. Idempotent. */
+  /**
+   * Whether this server has somebody to give the messages of a queue to (engines that several servers share): such an
+   * engine lets one server read a queue at a time, calls `host.arrived` when it has become this one, and answers reads of
+   * others with nothing. An engine without this method lets its only server read everything.
+   */
+  serve?(queue: string, wanted: boolean): void;
+
+  /** Commits and closes. Idempotent. What cannot be committed any longer is given up, never waited for. */
   close(): Promise<void>;
 }
 

@@ -15,3 +15,10 @@ export type {
 export { isEngine } from './engine.js';
 export { memoryEngine } from './memory/memory-engine.js';
 export { diskEngine, type DiskEngineOptions } from './disk/disk-engine.js';
+export {
+  conformanceCases,
+  type ConformanceCase,
+  type EngineAbilities,
+  type EngineMaker,
+  type TestStore,
+} from './conformance/index.js';

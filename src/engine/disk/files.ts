@@ -1,6 +1,6 @@
 /** The file operations of the log, behind an interface so narrow that a simulated disk can take their place. */
 import * as fs from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 
 /** One open file. Every operation may fail with an errno. */
 export interface LogFile {
@@ -17,12 +17,13 @@ export interface LogFile {
 
 /** A folder and its files. */
 export interface FileSystem {
-  /** Makes the folder, private to its owner. */
+  /** Makes the folder, and those above it, private to its owner; durable when it is fulfilled. Fine if there is one. */
   makeDirectory(path: string): Promise<void>;
   list(path: string): Promise<string[]>;
   /** Opens for reading and writing; `create` makes a new file and fails if there is one. */
   open(path: string, create: boolean): Promise<LogFile>;
   unlink(path: string): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
   /** Makes creations, renames and deletions in the folder durable. */
   syncDirectory(path: string): Promise<void>;
   /** Bytes that are free for an unprivileged process. */
@@ -73,23 +74,33 @@ class NodeFile implements LogFile {
   }
 }
 
+async function syncDirectory(path: string): Promise<void> {
+  const handle = await fs.open(path, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
 export const nodeFiles: FileSystem = {
   async makeDirectory(path) {
-    await fs.mkdir(path, { recursive: true, mode: 0o700 });
+    const made = await fs.mkdir(path, { recursive: true, mode: 0o700 });
+    if (made === undefined) return;
+    // Each new folder is an entry of the one above it.
+    const top = dirname(made);
+    for (let at = dirname(resolve(path)); at.length >= top.length; at = dirname(at)) {
+      await syncDirectory(at);
+      if (at === top) break;
+    }
   },
   list: path => fs.readdir(path),
   async open(path, create) {
     return new NodeFile(await fs.open(path, create ? 'wx+' : 'r+', 0o600));
   },
   unlink: path => fs.unlink(path),
-  async syncDirectory(path) {
-    const handle = await fs.open(path, 'r');
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  },
+  rename: (from, to) => fs.rename(from, to),
+  syncDirectory,
   async free(path) {
     const { bavail, bsize } = await fs.statfs(path);
     return bavail * bsize;

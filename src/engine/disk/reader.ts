@@ -1,12 +1,17 @@
 /** Reads stored batches back: from memory while they are there, otherwise a stretch of a segment at a time, checked record by record. */
-import { sliceBatch } from '../../batch.js';
+import { sliceBatch, type Batch } from '../../batch.js';
 import type { StoredRun } from '../engine.js';
+import { sizeOfItems } from '../item-sizes.js';
 import type { IndexRun } from '../queue-index.js';
-import { decodeBatch, readSize, RecordReader } from './record.js';
+import { decodeBatch } from './batch-record.js';
+import { readSize, RecordReader } from './record.js';
+import type { Segment } from './segment.js';
 import type { Stored } from './state.js';
 
-/** A read from a segment spans at most this, unless one record is larger. */
+/** A read from a segment spans at most this, unless one record is larger … */
 const MAX_READ = 1024 * 1024;
+/** … and over no more than this that was not asked for. */
+const MAX_SKIP = 64 * 1024;
 
 /** Runs of a queue as far as a read goes, cut at its number of messages. */
 export function select(runs: Iterable<IndexRun<Stored>>, maxMessages: number, maxBytes: number): IndexRun<Stored>[] {
@@ -23,7 +28,7 @@ export function select(runs: Iterable<IndexRun<Stored>>, maxMessages: number, ma
     const count = Math.min(run.count, maxMessages - messages);
     selected.push(count === run.count ? run : { ...run, count });
     messages += count;
-    bytes += Math.round((run.source.itemBytes * count) / run.source.count);
+    bytes += sizeOfItems(run.source.sizes, run.offset, count);
   }
   return selected;
 }
@@ -31,60 +36,105 @@ export function select(runs: Iterable<IndexRun<Stored>>, maxMessages: number, ma
 /** What is in memory, at once; undefined when it is not. */
 export function fromMemory(runs: readonly IndexRun<Stored>[]): StoredRun[] | undefined {
   if (runs[0]?.source.batch === undefined) return runs.length === 0 ? [] : undefined;
-  return runs.map(run => {
-    const { source, offset, count, handle, attempts, note } = run;
-    return {
-      handle,
-      batch: sliceBatch(source.batch as NonNullable<Stored['batch']>, offset, count),
-      expiresAt: source.expiresAt,
-      attempts,
-      note,
-    };
-  });
+  return runs.map(run => asStored(run, run.source.batch as Batch));
 }
 
-/** Reads from the disk; records that are damaged are reported and left out. */
-export async function fromDisk(
-  runs: readonly IndexRun<Stored>[],
-  damaged: (run: IndexRun<Stored>) => void,
-): Promise<StoredRun[]> {
-  const answer: StoredRun[] = [];
-  let at = 0;
-  while (at < runs.length) {
-    const first = (runs[at] as IndexRun<Stored>).source;
-    const { segment, offset } = first;
-    let end = at;
-    let to = offset;
-    while (end < runs.length) {
-      const { source } = runs[end] as IndexRun<Stored>;
-      if (
-        source.segment !== segment ||
-        source.offset < offset ||
-        (end > at && source.offset + source.size - offset > MAX_READ)
-      )
-        break;
-      to = Math.max(to, source.offset + source.size);
-      end++;
-    }
-    const bytes = await segment.file.read(offset, to - offset);
-    for (; at < end; at++) {
-      const run = runs[at] as IndexRun<Stored>;
-      const read = decodeRun(bytes, offset, run);
-      if (read === undefined) damaged(run);
-      else answer.push(read);
-    }
+function asStored({ source, offset, count, handle, attempts, note }: IndexRun<Stored>, batch: Batch): StoredRun {
+  return { handle, batch: sliceBatch(batch, offset, count), expiresAt: source.expiresAt, attempts, note };
+}
+
+/** Where a record lay when a read of it began: it may be moved meanwhile. */
+interface Place {
+  readonly stored: Stored;
+  readonly segment: Segment;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/**
+ * Reads the batches of these records, in turn; undefined for one that is damaged or that the disk does not give. Rejects
+ * when a segment was given back meanwhile: what was in it has moved, and is to be looked for again.
+ */
+export async function readBatches(records: readonly Stored[]): Promise<(Batch | undefined)[]> {
+  const places = records.map((stored): Place => ({
+    stored,
+    segment: stored.segment,
+    offset: stored.offset,
+    size: stored.size,
+  }));
+  const answer: (Batch | undefined)[] = [];
+  for (let at = 0; at < places.length;) {
+    const end = stretch(places, at);
+    const part = places.slice(at, end);
+    const first = part[0] as Place;
+    let to = 0;
+    for (const { offset, size } of part) to = Math.max(to, offset + size);
+    const bytes = await readBytes(first.segment, first.offset, to - first.offset);
+    if (bytes !== undefined) for (const place of part) answer.push(decode(bytes, first.offset, place));
+    else if (part.length === 1) answer.push(undefined);
+    else for (const place of part) answer.push(await readOne(place));
+    at = end;
   }
   return answer;
 }
 
-function decodeRun(bytes: Buffer, base: number, run: IndexRun<Stored>): StoredRun | undefined {
-  const { source, offset, count, handle, attempts, note } = run;
-  const at = source.offset - base;
-  const size = readSize(bytes, at, source.segment.header.salt, source.offset);
+/** How many of the records from `at` on are read at once. */
+function stretch(places: readonly Place[], at: number): number {
+  const { segment, offset } = places[at] as Place;
+  let to = offset;
+  let end = at;
+  for (; end < places.length; end++) {
+    const place = places[end] as Place;
+    if (place.segment !== segment || place.offset < offset) break;
+    if (end > at && (place.offset + place.size - offset > MAX_READ || place.offset > to + MAX_SKIP)) break;
+    to = Math.max(to, place.offset + place.size);
+  }
+  return end;
+}
+
+async function readOne(place: Place): Promise<Batch | undefined> {
+  const bytes = await readBytes(place.segment, place.offset, place.size);
+  return bytes === undefined ? undefined : decode(bytes, place.offset, place);
+}
+
+/** Thrown when the file that was read from has been given back. */
+export class SegmentGone extends Error {}
+
+/** Undefined when the disk cannot read this place. */
+async function readBytes(segment: Segment, offset: number, length: number): Promise<Buffer | undefined> {
+  try {
+    return await segment.file.read(offset, length);
+  } catch (error) {
+    if (segment.gone) throw new SegmentGone();
+    if ((error as NodeJS.ErrnoException).code === 'EIO') return undefined;
+    throw error;
+  }
+}
+
+function decode(bytes: Buffer, base: number, { stored, segment, offset }: Place): Batch | undefined {
+  const size = readSize(bytes, offset - base, segment.header.salt, offset);
   if (size === 0) return undefined;
-  const reader = new RecordReader(bytes, at, size);
+  const reader = new RecordReader(bytes, offset - base, size);
   reader.u8();
-  const { batch, handle: first } = decodeBatch(reader);
-  if (first !== source.handle) return undefined;
-  return { handle, batch: sliceBatch(batch, offset, count), expiresAt: source.expiresAt, attempts, note };
+  const { batch, handle } = decodeBatch(reader);
+  return handle === stored.handle ? batch : undefined;
+}
+
+/** Reads runs from the disk; those that are damaged are reported and left out. */
+export async function fromDisk(
+  runs: readonly IndexRun<Stored>[],
+  damaged: (run: IndexRun<Stored>) => void,
+): Promise<StoredRun[]> {
+  const records: Stored[] = [];
+  for (const { source } of runs) if (records[records.length - 1] !== source) records.push(source);
+  const batches = await readBatches(records);
+  const answer: StoredRun[] = [];
+  let at = 0;
+  for (const run of runs) {
+    if (records[at] !== run.source) at++;
+    const batch = batches[at];
+    if (batch === undefined) damaged(run);
+    else answer.push(asStored(run, batch));
+  }
+  return answer;
 }

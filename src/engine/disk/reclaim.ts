@@ -1,12 +1,16 @@
 /**
  * Gives space back. Segments go from the oldest on, because an acknowledgement in a newer segment is what keeps a message
  * of an older one from coming back: the older one must be gone first. Before a segment goes, what only it says is written
- * again: pairs, senders, and, when few of its messages are left, those messages.
+ * again: pairs, senders, and the messages that are left in it.
+ *
+ * The oldest goes when little is left in it, or when more than half of the log is dead and the log is not small. So the
+ * log never takes much more than twice what lives in it, and writing again costs no more than writing did.
  */
-import type { IndexRun } from '../queue-index.js';
-import type { FileSystem } from './files.js';
-import { decodeBatch, encodeBatch, readSize, RECORD, RecordReader, RecordWriter, type Placement } from './record.js';
-import type { Segment } from './segment.js';
+import { join, type FileSystem } from './files.js';
+import { encodeBatch, type Placement } from './batch-record.js';
+import { readBatches } from './reader.js';
+import { RECORD, RecordWriter } from './record.js';
+import { DAMAGED, segmentName, type Segment } from './segment.js';
 import type { LogState, Stored } from './state.js';
 import type { GroupWriter } from './writer.js';
 
@@ -15,154 +19,214 @@ export interface ReclaimHost {
   readonly writer: GroupWriter;
   readonly files: FileSystem;
   readonly directory: string;
-  segments(): Segment[];
-  current(): Segment | undefined;
-  damaged(text: string): void;
+  readonly segmentBytes: number;
+  readonly segments: Segment[];
+  /** Space is short: give back what can be given back. */
+  isTight(): boolean;
+  /** A stored batch cannot be read. */
+  damaged(stored: Stored): void;
+  warn(text: string): void;
   reclaimed(): void;
   failed(error: Error): void;
 }
 
-/**
- * The oldest segment's messages are copied when they are less than this share of it, or when all messages that wait are
- * less than this share of the log: an old segment that is full must not hold on to younger ones that are empty.
- */
-const SPARSE = 1 / 4;
-/** Nothing is copied unless there are more segments than this. */
+/** A segment with this share of its size left in it, or less, is cheap to give back. */
+const CHEAP = 1 / 32;
+/** A log of no more than so many segments is left as it is otherwise. */
 const FEW_SEGMENTS = 4;
+/** What is written again goes into the log in pieces of about this size, so that it holds nobody up. */
+const PIECE = 1024 * 1024;
 
 export class Reclaimer {
   readonly #host: ReclaimHost;
   #running: Promise<void> | undefined;
+  #stopped = false;
+  #warned = false;
 
   constructor(host: ReclaimHost) {
     this.#host = host;
   }
 
-  idle(): Promise<void> {
+  /** Fulfilled when nothing is being given back any longer; nothing further is begun. */
+  stop(): Promise<void> {
+    this.#stopped = true;
     return this.#running ?? Promise.resolve();
   }
 
   /** Looks whether the oldest segment can go. */
   look(): void {
-    if (this.#running !== undefined) return;
+    if (this.#running !== undefined || this.#stopped) return;
     const oldest = this.#candidate();
     if (oldest === undefined) return;
-    this.#running = this.#reclaim(oldest)
-      .catch((error: unknown) => this.#host.failed(error as Error))
-      .finally(() => {
+    this.#running = this.#reclaim(oldest).then(
+      given => {
         this.#running = undefined;
-      });
+        if (given) this.look();
+      },
+      (error: unknown) => {
+        this.#running = undefined;
+        // When the store has been closed or has failed, the segment simply stays.
+        if (!this.#stopped) this.#host.failed(error as Error);
+      },
+    );
   }
 
   #candidate(): Segment | undefined {
-    const segments = this.#host.segments();
+    const { segments, segmentBytes } = this.#host;
     const [oldest] = segments;
-    if (oldest === undefined || oldest === this.#host.current()) return undefined;
-    if (oldest.references === 0) return oldest;
-    if (segments.length <= FEW_SEGMENTS) return undefined;
-    if (oldest.liveBytes < oldest.capacity * SPARSE) return oldest;
-    let [live, capacity] = [0, 0];
+    if (oldest === undefined || segments.length === 1) return undefined;
+    if (oldest.liveBytes <= segmentBytes * CHEAP) return oldest;
+    let size = 0;
+    let live = 0;
     for (const segment of segments) {
+      // A small one counts for more than its size: each costs an open file too.
+      size += Math.max(segment.end, segmentBytes / 8);
       live += segment.liveBytes;
-      capacity += segment.capacity;
     }
-    return live < capacity * SPARSE ? oldest : undefined;
+    if (this.#host.isTight()) return size > 1.25 * live + segmentBytes ? oldest : undefined;
+    return size > 2 * live + FEW_SEGMENTS * segmentBytes ? oldest : undefined;
   }
 
-  async #reclaim(segment: Segment): Promise<void> {
-    const { state, writer, files, directory } = this.#host;
-    const { number } = segment.header;
-    if (segment.references > 0) await this.#copyForward(segment);
-    for (const [key, { value, segment: at }] of state.entries) {
-      if (at <= number)
-        this.#write(
-          new RecordWriter(RECORD.PUT).str(key).u8(1).str(value),
-          where => state.put(key, value, where.header.number),
-          () => state.entries.get(key)?.value === value,
-        );
-    }
-    for (const [instance, sender] of state.senders) {
-      if (sender.segment > number) continue;
-      const record = new RecordWriter(RECORD.SENDER).hex16(instance).u8(sender.name === undefined ? 0 : 1);
-      if (sender.name !== undefined) record.str(sender.name);
-      record.varint(sender.floor).varint(sender.taken.rangeCount);
-      for (const { first, count } of sender.taken.ranges()) record.varint(first).varint(count);
-      sender.segment = Infinity;
-      this.#write(record, where => {
-        sender.segment = Math.min(sender.segment, where.header.number);
-      });
-    }
+  /** True when the segment is gone. */
+  async #reclaim(segment: Segment): Promise<boolean> {
+    const { writer, segments, files, directory } = this.#host;
+    await this.#copyMessages(segment);
+    await this.#copyEntries(segment);
+    await this.#copySenders(segment);
     await writer.commit();
-    if (segment.references > 0) return; // a message came back into a queue meanwhile; next time
-    const segments = this.#host.segments();
+    if (this.#stopped) return false;
+    try {
+      await this.#giveBack(segment);
+    } catch (error) {
+      // Those behind it must not go before it does.
+      if (!this.#warned) this.#host.warn(`${segment.path} cannot be given back: ${(error as Error).message}`);
+      this.#warned = true;
+      return false;
+    }
+    this.#warned = false;
+    await files.syncDirectory(directory);
+    segment.gone = true;
     segments.splice(segments.indexOf(segment), 1);
     await segment.file.close();
-    await files.unlink(segment.path);
-    await files.syncDirectory(directory);
     this.#host.reclaimed();
+    return true;
   }
 
-  #write(record: RecordWriter, placed: (segment: Segment) => void, still: () => boolean = () => true): void {
-    this.#host.writer.add({ bytes: record.finish(), joined: false, placed: segment => still() && placed(segment) });
-  }
-
-  /** Writes the messages of a segment that are left again, with the places they have in queues now. */
-  async #copyForward(segment: Segment): Promise<void> {
-    const { state, writer } = this.#host;
-    const placements = new Map<Stored, (Placement & { handle: number })[]>();
-    for (const [queue, index] of state.queues) {
-      for (const run of index.from(0)) {
-        if (run.source.segment !== segment) continue;
-        const list = placements.get(run.source) ?? [];
-        list.push({
-          queue,
-          offset: run.offset,
-          count: run.count,
-          attempts: run.attempts,
-          note: run.note,
-          handle: run.handle,
-        });
-        placements.set(run.source, list);
-      }
+  /** Nothing is deleted that could not be read. */
+  async #giveBack({ damaged, path, header }: Segment): Promise<void> {
+    const { files, directory } = this.#host;
+    if (!damaged) {
+      await files.unlink(path);
+      return;
     }
-    for (const stored of placements.keys()) {
-      const bytes = await segment.file.read(stored.offset, stored.size);
-      const size = readSize(bytes, 0, segment.header.salt, stored.offset);
-      const places = this.#placesNow(stored, segment);
-      if (places.length === 0) continue;
-      if (size === 0) {
-        this.#host.damaged(`a stored message is damaged and lost (${segment.path}, byte ${String(stored.offset)})`);
-        for (const { queue, offset, count } of places) state.remove(queue, stored.handle + offset, count);
-        continue;
-      }
-      const reader = new RecordReader(bytes, 0, size);
-      reader.u8();
-      const { batch } = decodeBatch(reader);
-      const record = { handle: stored.handle, expiresAt: stored.expiresAt, batch, placements: places };
-      const copy = encodeBatch(RECORD.REBATCH, record);
-      writer.add({
-        bytes: copy,
-        joined: false,
-        placed: (where, offset) =>
-          void state.moveBatch({ ...record, placements: this.#placesNow(stored, segment) }, where, offset, copy.length),
+    const folder = join(directory, DAMAGED);
+    await files.makeDirectory(folder);
+    await files.rename(path, join(folder, segmentName(header.number)));
+    await files.syncDirectory(folder);
+  }
+
+  // ---- what is written again -------------------------------------------------------------------------------------------------
+
+  async #copyEntries(segment: Segment): Promise<void> {
+    const { state } = this.#host;
+    const keys = [...state.entries].filter(([, entry]) => entry.segment === segment).map(([key]) => key);
+    await this.#inPieces(keys, key => {
+      const entry = state.entries.get(key);
+      if (entry?.segment !== segment) return 0;
+      const record = new RecordWriter(RECORD.PUT).str(key).u8(1).str(entry.value);
+      return this.#write(record, where => {
+        if (state.entries.get(key) === entry) state.put(key, entry.value, where);
       });
+    });
+  }
+
+  async #copySenders(segment: Segment): Promise<void> {
+    const { state } = this.#host;
+    const senders = [...state.senders].filter(([, sender]) => sender.segment === segment);
+    await this.#inPieces(senders, ([instance, sender]) => {
+      if (state.senders.get(instance) !== sender) return 0;
+      const { name, floor, taken } = sender;
+      const record = new RecordWriter(RECORD.SENDER).hex16(instance).u8(name === undefined ? 0 : 1);
+      if (name !== undefined) record.str(name);
+      record.varint(floor).varint(taken.rangeCount);
+      for (const { first, count } of taken.ranges()) record.varint(first).varint(count);
+      return this.#write(record, where => {
+        if (state.senders.get(instance) === sender) state.settleSender(sender, where);
+      });
+    });
+  }
+
+  /** Writes the messages of a segment that are left again, with the places that they have in queues. */
+  async #copyMessages(segment: Segment): Promise<void> {
+    const { state, writer } = this.#host;
+    const left = [...placesOf(state, segment, segment.lowHandle, segment.highHandle).keys()].sort(
+      (a, b) => a.offset - b.offset,
+    );
+    for (let at = 0; at < left.length && !this.#stopped;) {
+      const piece: Stored[] = [];
+      for (let bytes = 0; at < left.length && bytes < PIECE; at++) {
+        const stored = left[at] as Stored;
+        if (stored.references === 0) continue;
+        piece.push(stored);
+        bytes += stored.size;
+      }
+      const batches = await readBatches(piece);
+      // From here on nothing waits: what is written is where the messages are now.
+      const low = Math.min(...piece.map(({ handle }) => handle));
+      const high = Math.max(...piece.map(({ handle, count }) => handle + count - 1));
+      const places = placesOf(state, segment, low, high);
+      for (const [i, stored] of piece.entries()) {
+        const placements = places.get(stored);
+        if (placements === undefined) continue;
+        const batch = batches[i];
+        if (batch === undefined) {
+          segment.damaged = true;
+          this.#host.damaged(stored);
+          for (const { queue, offset, count } of placements) state.remove(queue, stored.handle + offset, count);
+          continue;
+        }
+        const { handle, expiresAt } = stored;
+        const bytes = encodeBatch(RECORD.REBATCH, { handle, expiresAt, batch, placements });
+        writer.add({
+          bytes,
+          joined: false,
+          placed: (where, offset) => state.settle(stored, where, offset, bytes.length),
+        });
+      }
+      await writer.commit();
     }
   }
 
-  /** Where the messages of a stored batch are at this moment. */
-  #placesNow(stored: Stored, segment: Segment): Placement[] {
-    const places: Placement[] = [];
-    if (stored.references === 0 || stored.segment !== segment) return places;
-    for (const [queue, index] of this.#host.state.queues) {
-      for (const run of index.from(stored.handle)) {
-        if (run.handle >= stored.handle + stored.count) break;
-        if (run.source === stored) places.push(placementOf(queue, run));
-      }
+  async #inPieces<T>(items: readonly T[], write: (item: T) => number): Promise<void> {
+    let bytes = 0;
+    for (const item of items) {
+      if (this.#stopped) return;
+      bytes += write(item);
+      if (bytes < PIECE) continue;
+      bytes = 0;
+      await this.#host.writer.commit();
     }
-    return places;
+  }
+
+  #write(record: RecordWriter, placed: (segment: Segment) => void): number {
+    const bytes = record.finish();
+    this.#host.writer.add({ bytes, joined: false, placed });
+    return bytes.length;
   }
 }
 
-function placementOf(queue: string, run: IndexRun<Stored>): Placement {
-  return { queue, offset: run.offset, count: run.count, attempts: run.attempts, note: run.note };
+/** Where the messages of a segment's batches between two handles are at this moment. */
+function placesOf(state: LogState, segment: Segment, low: number, high: number): Map<Stored, Placement[]> {
+  const places = new Map<Stored, Placement[]>();
+  for (const [queue, index] of state.queues) {
+    for (const { handle, source, offset, count, attempts, note } of index.from(low)) {
+      if (handle > high) break;
+      if (source.segment !== segment) continue;
+      const list = places.get(source);
+      const place = { queue, offset, count, attempts, note };
+      if (list === undefined) places.set(source, [place]);
+      else list.push(place);
+    }
+  }
+  return places;
 }

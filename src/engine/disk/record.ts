@@ -5,11 +5,10 @@
  *   │ u32 size │ u32 crc  │ u8 type │ payload … │ 0 to 7 0│   size = type and payload; records start at multiples of 8
  *   └──────────┴──────────┴─────────┴───────────┴─────────┘
  *
- * The checksum is seeded with the segment's salt and the record's offset, so that bytes of another segment or place
- * are never taken for a record.
+ * The checksum is seeded with the segment's salt and the record's offset, so that bytes of another segment or place, or
+ * of a message's body, are never taken for a record.
  */
 import { crc32 } from 'node:zlib';
-import type { Batch, Envelope } from '../../batch.js';
 
 export const RECORD_HEADER = 8;
 export const ALIGNMENT = 8;
@@ -167,181 +166,46 @@ export class RecordReader {
     return this.#bytes.toString('hex', this.#at - 16, this.#at);
   }
 
+  /** Passes over a text. */
+  skip(): void {
+    const length = this.varint();
+    this.#at += length;
+  }
+
   rest(): Buffer {
     return this.#bytes.subarray(this.#at, this.#end);
   }
 }
 
-// ---- batches -----------------------------------------------------------------------------------------------------------
+// ---- commits ------------------------------------------------------------------------------------------------------------
 
-/** Where messages of a batch are, as BATCH and REBATCH say it. */
-export interface Placement {
-  readonly queue: string;
-  readonly offset: number;
-  readonly count: number;
-  readonly attempts: number;
-  readonly note: string | undefined;
-}
-
-export interface BatchRecord {
-  readonly handle: number;
-  readonly expiresAt: number;
-  readonly batch: Batch;
-  readonly placements: readonly Placement[];
-}
-
-const FLAG = {
-  PERSISTENT: 1,
-  EVERYONE: 2,
-  NAME: 4,
-  HEADERS: 8,
-  TTL: 16,
-  TRACKED: 32,
-  NAMED_SENDER: 64,
-  RESENT: 128,
-} as const;
-
-export function encodeBatch(type: number, { handle, expiresAt, batch, placements }: BatchRecord): Buffer {
-  const { envelope, sender } = batch;
-  const writer = new RecordWriter(type, batch.items.length + 160).varint(handle).f64(expiresAt);
-  writer.varint(placements.length);
-  for (const { queue, offset, count, attempts, note } of placements) {
-    writer
-      .str(queue)
-      .varint(offset)
-      .varint(count)
-      .varint(attempts)
-      .u8(note === undefined ? 0 : 1);
-    if (note !== undefined) writer.str(note);
-  }
-  writer
-    .u8(
-      (envelope.persistent ? FLAG.PERSISTENT : 0) +
-        (envelope.everyone ? FLAG.EVERYONE : 0) +
-        (envelope.name !== undefined ? FLAG.NAME : 0) +
-        (envelope.headers !== undefined ? FLAG.HEADERS : 0) +
-        (envelope.ttl !== undefined ? FLAG.TTL : 0) +
-        (envelope.tracked ? FLAG.TRACKED : 0) +
-        (envelope.resent ? FLAG.RESENT : 0) +
-        (sender.name !== undefined ? FLAG.NAMED_SENDER : 0),
-    )
-    .hex16(sender.instance);
-  if (sender.name !== undefined) writer.str(sender.name);
-  writer
-    .varint(batch.first)
-    .varint(batch.count)
-    .varint(batch.idBase)
-    .varint(batch.floor)
-    .f64(batch.timestamp)
-    .str(envelope.idPrefix);
-  writer.varint(envelope.channels.length);
-  for (const channel of envelope.channels) writer.str(channel);
-  writer.varint(envelope.clients.length);
-  for (const client of envelope.clients) writer.str(client);
-  if (envelope.name !== undefined) writer.str(envelope.name);
-  if (envelope.headers !== undefined) {
-    const headers = Object.entries(envelope.headers);
-    writer.varint(headers.length);
-    for (const [key, value] of headers) writer.str(key).str(value);
-  }
-  if (envelope.ttl !== undefined) writer.varint(envelope.ttl);
-  return writer.raw(batch.items).finish();
-}
-
-/** Reads a BATCH or REBATCH record behind its type; the items are a view. */
-export function decodeBatch(reader: RecordReader): BatchRecord {
-  const handle = reader.varint();
-  const expiresAt = reader.f64();
-  const placements: Placement[] = [];
-  for (let n = reader.varint(); n > 0; n--) {
-    const queue = reader.str();
-    const offset = reader.varint();
-    const count = reader.varint();
-    const attempts = reader.varint();
-    placements.push({ queue, offset, count, attempts, note: reader.u8() === 1 ? reader.str() : undefined });
-  }
-  const flags = reader.u8();
-  const instance = reader.hex16();
-  const name = (flags & FLAG.NAMED_SENDER) !== 0 ? reader.str() : undefined;
-  const first = reader.varint();
-  const count = reader.varint();
-  const idBase = reader.varint();
-  const floor = reader.varint();
-  const timestamp = reader.f64();
-  const envelope = decodeEnvelope(reader, flags);
-  const batch: Batch = {
-    sender: { instance, name },
-    envelope,
-    first,
-    count,
-    idBase,
-    floor,
-    timestamp,
-    items: reader.rest(),
-  };
-  return { handle, expiresAt, batch, placements };
-}
-
-function decodeEnvelope(reader: RecordReader, flags: number): Envelope {
-  const idPrefix = reader.str();
-  const texts = (): string[] => Array.from({ length: reader.varint() }, () => reader.str());
-  const channels = texts();
-  const clients = texts();
-  return {
-    idPrefix,
-    channels,
-    clients,
-    everyone: (flags & FLAG.EVERYONE) !== 0,
-    persistent: (flags & FLAG.PERSISTENT) !== 0,
-    tracked: (flags & FLAG.TRACKED) !== 0,
-    resent: (flags & FLAG.RESENT) !== 0,
-    name: (flags & FLAG.NAME) !== 0 ? reader.str() : undefined,
-    headers:
-      (flags & FLAG.HEADERS) !== 0
-        ? Object.fromEntries(Array.from({ length: reader.varint() }, () => [reader.str(), reader.str()]))
-        : undefined,
-    ttl: (flags & FLAG.TTL) !== 0 ? reader.varint() : undefined,
-  };
-}
-
-// ---- the segment's header --------------------------------------------------------------------------------------------------
-
-export const SEGMENT_HEADER = 64;
-const MAGIC = 'BCSTLOG\n';
-export const FORMAT_VERSION = 1;
-
-export interface SegmentHeader {
-  readonly number: number;
-  readonly storeId: string;
-  readonly salt: number;
-  /** The next handle when the segment was begun: handles go on from here even when older segments are gone. */
+/** What a COMMIT says. It ends a group; one without records is a mark, which says how far the log is durable. */
+export interface CommitRecord {
+  /** Everything before this place was durable before the group was written. */
+  readonly durable: { readonly segment: number; readonly offset: number };
+  /** Where the group begins in this segment. */
+  readonly start: number;
   readonly nextHandle: number;
+  /** The wall clock, and engine time. */
+  readonly wall: number;
+  readonly time: number;
 }
 
-export function encodeSegmentHeader(header: SegmentHeader): Buffer {
-  const bytes = Buffer.alloc(SEGMENT_HEADER);
-  bytes.write(MAGIC, 0, 'latin1');
-  bytes.writeUInt32LE(FORMAT_VERSION, 8);
-  bytes.writeUInt32LE(header.salt, 12);
-  bytes.writeDoubleLE(header.number, 16);
-  bytes.writeDoubleLE(header.nextHandle, 24);
-  bytes.write(header.storeId, 32, 16, 'hex');
-  bytes.writeUInt32LE(crc32(bytes.subarray(0, 60)), 60);
-  return bytes;
+/** Room that a COMMIT takes at most. */
+export const COMMIT_SPACE: number = recordSize(1 + 4 * 8 + 16);
+
+export function encodeCommit({ durable, start, nextHandle, wall, time }: CommitRecord): Buffer {
+  const writer = new RecordWriter(RECORD.COMMIT).varint(durable.segment).varint(durable.offset).varint(start);
+  return writer.varint(nextHandle).f64(wall).f64(time).finish();
 }
 
-/** What a segment's first bytes are. */
-export function decodeSegmentHeader(bytes: Buffer): SegmentHeader | 'empty' | 'foreign' | 'newer' | 'damaged' {
-  if (bytes.every(byte => byte === 0)) return 'empty';
-  const magic = bytes.toString('latin1', 0, 8) === MAGIC;
-  const whole = bytes.length >= SEGMENT_HEADER && bytes.readUInt32LE(60) === crc32(bytes.subarray(0, 60));
-  if (!magic) return whole || bytes.length >= SEGMENT_HEADER ? 'foreign' : 'damaged';
-  if (bytes.length >= 12 && bytes.readUInt32LE(8) > FORMAT_VERSION && whole) return 'newer';
-  if (!whole) return 'damaged';
+/** Reads a COMMIT behind its type. */
+export function decodeCommit(reader: RecordReader): CommitRecord {
   return {
-    salt: bytes.readUInt32LE(12),
-    number: bytes.readDoubleLE(16),
-    nextHandle: bytes.readDoubleLE(24),
-    storeId: bytes.toString('hex', 32, 48),
+    durable: { segment: reader.varint(), offset: reader.varint() },
+    start: reader.varint(),
+    nextHandle: reader.varint(),
+    wall: reader.f64(),
+    time: reader.f64(),
   };
 }

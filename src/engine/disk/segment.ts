@@ -1,23 +1,56 @@
 /** Segments: the files of the log. Each is preallocated, so that a commit neither grows a file nor runs out of space in it. */
 import { randomBytes } from 'node:crypto';
-import { encodeSegmentHeader, SEGMENT_HEADER, type SegmentHeader } from './record.js';
 import { join, type FileSystem, type LogFile } from './files.js';
+import { encodeSegmentHeader, SEGMENT_HEADER, type SegmentHeader } from './header.js';
 
 export interface Segment {
   readonly header: SegmentHeader;
   readonly path: string;
   readonly file: LogFile;
   /** Bytes that are preallocated. */
-  readonly capacity: number;
+  capacity: number;
   /** Where the next record goes. */
   end: number;
   /** Everything before it is durable. */
   durable: number;
   /** Messages stored here that are still in some queue, counted once for each. */
   references: number;
-  /** Bytes of the records that those are in. */
+  /** Bytes of what only this segment says: stored batches that are in a queue, pairs, senders. */
   liveBytes: number;
+  /** The handles of the batches that were stored here lie between these. */
+  lowHandle: number;
+  highHandle: number;
+  /** Something in it cannot be read: the file is put aside, not deleted. */
+  damaged: boolean;
+  /** Its file has been given back. */
+  gone: boolean;
 }
+
+export function newSegment(header: SegmentHeader, path: string, file: LogFile, capacity: number): Segment {
+  return {
+    header,
+    path,
+    file,
+    capacity,
+    end: SEGMENT_HEADER,
+    durable: SEGMENT_HEADER,
+    references: 0,
+    liveBytes: 0,
+    lowHandle: Infinity,
+    highHandle: 0,
+    damaged: false,
+    gone: false,
+  };
+}
+
+/** Stands for the place of what has none in the log yet. */
+export function nowhere(): Segment {
+  const header = { number: Infinity, storeId: '', salt: 0, nextHandle: 0 };
+  return newSegment(header, '', undefined as never, 0);
+}
+
+/** The folder for what cannot be read. */
+export const DAMAGED = 'damaged';
 
 const ZEROS = Buffer.alloc(1024 * 1024);
 
@@ -42,8 +75,7 @@ export async function createSegment(
   const whole: SegmentHeader = { ...header, salt: randomBytes(4).readUInt32LE(0) };
   const file = await files.open(path, true);
   try {
-    for (let at = 0; at < capacity; at += ZEROS.length)
-      await file.write(ZEROS.subarray(0, Math.min(ZEROS.length, capacity - at)), at);
+    await writeZeros(file, 0, capacity);
     await file.write(encodeSegmentHeader(whole), 0);
     await file.sync();
     await files.syncDirectory(directory);
@@ -52,14 +84,17 @@ export async function createSegment(
     await files.unlink(path).catch(() => undefined);
     throw error;
   }
-  return {
-    header: whole,
-    path,
-    file,
-    capacity,
-    end: SEGMENT_HEADER,
-    durable: SEGMENT_HEADER,
-    references: 0,
-    liveBytes: 0,
-  };
+  return newSegment(whole, path, file, capacity);
+}
+
+/** Gives a segment that has not been written to more space. */
+export async function growSegment(segment: Segment, capacity: number): Promise<void> {
+  await writeZeros(segment.file, segment.capacity, capacity);
+  await segment.file.sync();
+  segment.capacity = capacity;
+}
+
+async function writeZeros(file: LogFile, from: number, to: number): Promise<void> {
+  for (let at = from; at < to; at += ZEROS.length)
+    await file.write(ZEROS.subarray(0, Math.min(ZEROS.length, to - at)), at);
 }

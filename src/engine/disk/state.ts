@@ -1,42 +1,58 @@
 /**
  * What the log says, in memory: which messages are in which queues and where they lie, the pairs, the senders. Records
- * are applied here when they are written and again, in the same order, at recovery; so both arrive at the same state.
+ * are applied here when they are made and again, in the same order, at recovery; so both arrive at the same state.
  */
-import { idCounters, itemOffsets, type Batch } from '../../batch.js';
-import { formatId } from '../../message.js';
+import type { Batch } from '../../batch.js';
 import { RangeSet } from '../../range-set.js';
+import { sizeOfItems, type ItemSizes } from '../item-sizes.js';
 import { QueueIndex, type IndexRun } from '../queue-index.js';
-import type { BatchRecord } from './record.js';
+import type { Placement } from './batch-record.js';
 import type { Segment } from './segment.js';
 
 /** A stored batch: where it lies, and what is needed of it without reading it. */
 export interface Stored {
   segment: Segment;
   offset: number;
-  readonly size: number;
+  /** Of its record. */
+  size: number;
   readonly handle: number;
   readonly count: number;
   readonly expiresAt: number;
-  /** For messages whose sender wants the final outcome. */
-  readonly tracked: { readonly instance: string; readonly first: number; readonly ids: readonly string[] } | undefined;
-  readonly itemBytes: number;
+  readonly sizes: ItemSizes;
+  /** Messages that are in some queue, counted once for each. */
   references: number;
-  /** While it is not committed, and a while longer. */
+  /** While it is not durable, and a while longer. */
   batch: Batch | undefined;
+  /** For messages found at recovery whose sender wants the final outcome. */
+  readonly tracked: { readonly instance: string; readonly first: number; readonly ids: readonly string[] } | undefined;
+}
+
+/** A batch on its way into the state. */
+export interface NewBatch {
+  readonly handle: number;
+  readonly count: number;
+  readonly expiresAt: number;
+  readonly placements: readonly Placement[];
+  readonly sizes: ItemSizes;
+  readonly batch: Batch | undefined;
+  readonly tracked: Stored['tracked'];
 }
 
 export interface StoredSender {
-  name: string | undefined;
+  readonly name: string | undefined;
   floor: number;
   readonly taken: RangeSet;
   /** Oldest segment that its state is read back from. */
-  segment: number;
+  segment: Segment;
 }
 
 export interface StoredEntry {
   readonly value: string;
-  readonly segment: number;
+  readonly segment: Segment;
 }
+
+/** What a sender counts for among the live bytes of a segment; a rough figure. */
+const SENDER_BYTES = 64;
 
 export class LogState {
   readonly queues = new Map<string, QueueIndex<Stored>>();
@@ -46,63 +62,50 @@ export class LogState {
   messages = 0;
   bytes = 0;
 
-  queue(id: string): QueueIndex<Stored> {
+  #queue(id: string): QueueIndex<Stored> {
     let queue = this.queues.get(id);
     if (queue === undefined) {
-      queue = new QueueIndex();
+      queue = new QueueIndex(sizeOfRun);
       this.queues.set(id, queue);
     }
     return queue;
   }
 
-  /** BATCH; `number` is that of its segment, or Infinity while it has none. */
-  addBatch(record: BatchRecord, segment: Segment, offset: number, size: number, number: number): Stored {
-    const { batch, handle, expiresAt, placements } = record;
-    const stored: Stored = {
+  /** BATCH */
+  addBatch(batch: NewBatch, segment: Segment, offset: number, size: number): Stored {
+    const { handle, count, expiresAt, sizes, tracked } = batch;
+    const stored = {
       segment,
       offset,
       size,
       handle,
-      count: batch.count,
+      count,
       expiresAt,
-      tracked: trackedOf(batch),
-      itemBytes: batch.items.length,
+      sizes,
       references: 0,
-      batch,
+      batch: batch.batch,
+      tracked,
     };
-    this.nextHandle = Math.max(this.nextHandle, handle + batch.count);
-    const sender = this.sender(batch.sender.instance, batch.sender.name, number);
-    if (batch.first + batch.count > sender.floor) sender.taken.add(batch.first, batch.count);
-    this.#place(stored, placements);
-    return stored;
-  }
-
-  /** REBATCH: messages whose segment is given back; their old copy, if it is there, is let go. */
-  moveBatch(record: BatchRecord, segment: Segment, offset: number, size: number): Stored {
-    const { batch, handle, placements } = record;
-    for (const { queue, offset: from, count } of placements) this.remove(queue, handle + from, count);
-    const stored: Stored = {
-      segment,
-      offset,
-      size,
-      handle,
-      count: batch.count,
-      expiresAt: record.expiresAt,
-      tracked: trackedOf(batch),
-      itemBytes: batch.items.length,
-      references: 0,
-      batch: undefined,
-    };
-    this.nextHandle = Math.max(this.nextHandle, handle + batch.count);
-    this.#place(stored, placements);
-    return stored;
-  }
-
-  #place(stored: Stored, placements: BatchRecord['placements']): void {
-    for (const { queue, offset, count, attempts, note } of placements) {
-      const run = { handle: stored.handle + offset, count, offset, source: stored, attempts, note };
-      this.#refer(stored, this.queue(queue).insert(run, sizeOf(run)));
+    this.nextHandle = Math.max(this.nextHandle, handle + count);
+    noteHandles(segment, stored);
+    for (const { queue, offset: from, count: messages, attempts, note } of batch.placements) {
+      const run = { handle: handle + from, count: messages, offset: from, source: stored, attempts, note };
+      this.#refer(stored, this.#queue(queue).insert(run));
     }
+    return stored;
+  }
+
+  /** Positions that a sender's batch takes. */
+  take(instance: string, name: string | undefined, first: number, count: number, segment: Segment): void {
+    const sender = this.#sender(instance, name, segment);
+    const from = Math.max(first, sender.floor);
+    sender.taken.add(from, first + count - from);
+  }
+
+  /** REBATCH at recovery: messages whose segment is given back; their old copy, if it is there, is let go. */
+  moveBatch(batch: NewBatch, segment: Segment, offset: number, size: number): void {
+    for (const { queue, offset: from, count } of batch.placements) this.remove(queue, batch.handle + from, count);
+    this.addBatch(batch, segment, offset, size);
   }
 
   #refer(stored: Stored, count: number): void {
@@ -125,25 +128,27 @@ export class LogState {
     stored.batch = undefined;
   }
 
-  /** A batch has found its place in the log. */
-  settle(stored: Stored, segment: Segment, offset: number): void {
-    const live = stored.references > 0;
-    stored.segment.references -= stored.references;
-    segment.references += stored.references;
-    if (live) {
+  /** A batch has found a place in the log, its first or a new one. */
+  settle(stored: Stored, segment: Segment, offset: number, size: number): void {
+    if (stored.references > 0) {
+      stored.segment.references -= stored.references;
       stored.segment.liveBytes -= stored.size;
-      segment.liveBytes += stored.size;
+      segment.references += stored.references;
+      segment.liveBytes += size;
+      this.bytes += size - stored.size;
     }
     stored.segment = segment;
     stored.offset = offset;
+    stored.size = size;
+    noteHandles(segment, stored);
   }
 
-  /** ACK; returns how many left. */
+  /** ACK and DROP; returns how many left. */
   remove(id: string, handle: number, count: number): number {
     const queue = this.queues.get(id);
     if (queue === undefined) return 0;
     let removed = 0;
-    for (const run of queue.remove(handle, count, sizeOf)) {
+    for (const run of queue.remove(handle, count)) {
       this.#release(run.source, run.count);
       removed += run.count;
     }
@@ -154,60 +159,88 @@ export class LogState {
   /** MOVE */
   move(from: string, to: string, handle: number, count: number, note: string | undefined): void {
     const queue = this.queues.get(from);
-    if (queue === undefined || from === to) return;
-    const runs = queue.remove(handle, count, sizeOf);
-    if (queue.isEmpty) this.queues.delete(from);
-    for (const run of runs) {
-      const moved = this.queue(to).insert(note === undefined ? run : { ...run, note }, sizeOf(run));
+    if (queue === undefined) return;
+    for (const run of queue.remove(handle, count)) {
+      const moved = this.#queue(to).insert(note === undefined ? run : { ...run, note });
       if (moved < run.count) this.#release(run.source, run.count - moved);
     }
+    if (queue.isEmpty) this.queues.delete(from);
   }
 
   /** ATTEMPT */
-  attempt(queue: string, handle: number, attempts: number): void {
-    this.queues.get(queue)?.setAttempts(handle, attempts);
+  attempt(queue: string, handle: number, attempts: number): boolean {
+    return this.queues.get(queue)?.setAttempts(handle, attempts) ?? false;
   }
 
   /** PUT */
-  put(key: string, value: string | null, segment: number): void {
-    if (value === null) this.entries.delete(key);
-    else this.entries.set(key, { value, segment });
+  put(key: string, value: string | null, segment: Segment): void {
+    const before = this.entries.get(key);
+    if (before !== undefined) before.segment.liveBytes -= sizeOfEntry(key, before.value);
+    if (value === null) {
+      this.entries.delete(key);
+      return;
+    }
+    this.entries.set(key, { value, segment });
+    segment.liveBytes += sizeOfEntry(key, value);
   }
 
-  sender(instance: string, name: string | undefined, segment: number): StoredSender {
+  #sender(instance: string, name: string | undefined, segment: Segment): StoredSender {
     let sender = this.senders.get(instance);
     if (sender === undefined) {
       sender = { name, floor: 1, taken: new RangeSet(), segment };
       this.senders.set(instance, sender);
+      segment.liveBytes += SENDER_BYTES;
     }
     return sender;
   }
 
+  /** A sender's state is read back from this segment on. */
+  settleSender(sender: StoredSender, segment: Segment): void {
+    sender.segment.liveBytes -= SENDER_BYTES;
+    segment.liveBytes += SENDER_BYTES;
+    sender.segment = segment;
+  }
+
   /** FLOOR */
-  floor(instance: string, floor: number | null): void {
+  floor(instance: string, floor: number | null): boolean {
+    const sender = this.senders.get(instance);
+    if (sender === undefined) return false;
     if (floor === null) {
       this.senders.delete(instance);
-      return;
+      sender.segment.liveBytes -= SENDER_BYTES;
+    } else {
+      sender.floor = Math.max(sender.floor, floor);
+      sender.taken.deleteBelow(sender.floor);
     }
-    const sender = this.senders.get(instance);
-    if (sender === undefined) return;
-    sender.floor = Math.max(sender.floor, floor);
-    sender.taken.deleteBelow(sender.floor);
+    return true;
+  }
+
+  /** SENDER */
+  restoreSender(
+    instance: string,
+    { name, floor, taken }: Pick<StoredSender, 'name' | 'floor' | 'taken'>,
+    segment: Segment,
+  ): void {
+    this.floor(instance, null);
+    const sender = this.#sender(instance, name, segment);
+    sender.floor = floor;
+    for (const { first, count } of taken.ranges()) sender.taken.add(first, count);
   }
 }
 
-function trackedOf(batch: Batch): Stored['tracked'] {
-  if (!batch.envelope.tracked) return undefined;
-  const ids = idCounters(batch).map(counter => formatId(batch.envelope.idPrefix, counter));
-  return { instance: batch.sender.instance, first: batch.first, ids };
+function noteHandles(segment: Segment, { handle, count }: Stored): void {
+  segment.lowHandle = Math.min(segment.lowHandle, handle);
+  segment.highHandle = Math.max(segment.highHandle, handle + count - 1);
 }
 
-/** Bytes of the messages of a run: exact for a whole batch or while the batch is at hand, in proportion otherwise. */
-function sizeOf({ source, offset, count }: IndexRun<Stored>): number {
-  if (count === source.count) return source.itemBytes;
-  if (source.batch !== undefined) {
-    const offsets = itemOffsets(source.batch.items, source.batch.count);
-    return (offsets[offset + count] as number) - (offsets[offset] as number);
-  }
-  return Math.round((source.itemBytes * count) / source.count);
+function sizeOfRun({ source, offset, count }: IndexRun<Stored>): number {
+  return sizeOfItems(source.sizes, offset, count);
+}
+
+export function sizeOfBatch({ sizes, count }: Stored): number {
+  return sizeOfItems(sizes, 0, count);
+}
+
+function sizeOfEntry(key: string, value: string): number {
+  return key.length + value.length + 24;
 }

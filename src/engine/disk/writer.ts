@@ -3,10 +3,11 @@
  * one sync, and only then are the commits fulfilled that were asked for before it.
  *
  *   idle ──record, commit──▶ gathering ──▶ writing ──▶ syncing ──▶ idle, or gathering again
- *                                              └──any error──▶ failed (for good: after a failed sync nobody knows what is on the disk)
+ *                                │            │           └──any error──▶ failed, for good: nobody knows what is on the disk
+ *                                └─no space───┴──▶ waits for room, then goes on: nothing was promised yet
  */
+import { encodeCommit, COMMIT_SPACE, sealRecord } from './record.js';
 import type { Segment } from './segment.js';
-import { RECORD, RecordWriter, recordSize, sealRecord } from './record.js';
 
 /** A record that waits to be written; told where it came to lie. */
 export interface Pending {
@@ -17,21 +18,30 @@ export interface Pending {
 }
 
 export interface WriterHost {
-  /** The segment for a group of so many bytes; the current one or a new one. */
+  /** The segment for a group of so many bytes; the current one or a new one. Waits while there is no space. */
   segmentFor(bytes: number): Promise<Segment>;
-  /** Wall-clock time and engine time for the commit. */
-  times(): { wall: number; time: number };
+  /** Fulfilled when it is worth while to try again what failed for want of space; rejects when the store is closed. */
+  waitForRoom(): Promise<void>;
+  /** What the commit says of time and handles. */
+  now(): { wall: number; time: number; nextHandle: number };
   /** A group is about to be taken: the last chance to add to it. */
   gather(): void;
   committed(): void;
-  failed(error: Error): void;
+  /** Called once; returns what waiting commits are rejected with. */
+  failed(error: Error): Error;
 }
 
 /** A group is closed at about this size. */
 const MAX_GROUP = 8 * 1024 * 1024;
-const COMMIT_PAYLOAD = 1 + 8 * 3 + 16;
-/** Room that a COMMIT takes at most. */
-export const COMMIT_SPACE: number = recordSize(COMMIT_PAYLOAD);
+/** A block larger than this is not kept for the next group. */
+const MAX_BLOCK = 1024 * 1024;
+
+const SHORTAGES = new Set<string | undefined>(['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE']);
+
+/** True for an error that says that something has run out, for now: it is worth while to wait and try again. */
+export function isShortage(error: unknown): boolean {
+  return SHORTAGES.has((error as NodeJS.ErrnoException).code);
+}
 
 export class GroupWriter {
   readonly #host: WriterHost;
@@ -41,9 +51,13 @@ export class GroupWriter {
   /** Records that were added, and that are durable, since the start. */
   #added = 0;
   #durable = 0;
-  #running = false;
+  #running: Promise<void> | undefined;
   #failure: Error | undefined;
   #lastDurable = { segment: 0, offset: 0 };
+  /** The log ends with a mark. */
+  isMarked = true;
+  #markWanted = false;
+  #block = Buffer.allocUnsafeSlow(64 * 1024);
 
   constructor(host: WriterHost) {
     this.#host = host;
@@ -58,11 +72,8 @@ export class GroupWriter {
     return this.#pendingBytes;
   }
 
-  get isIdle(): boolean {
-    return !this.#running && this.#pending.length === 0;
-  }
-
   add(pending: Pending): void {
+    if (this.#failure !== undefined) return;
     this.#pending.push(pending);
     this.#pendingBytes += pending.bytes.length;
     this.#added++;
@@ -78,32 +89,48 @@ export class GroupWriter {
     });
   }
 
+  /**
+   * Writes a commit without records behind the last group, so that damage in that group can be told from a torn tail, and
+   * so that the log knows what time it is.
+   */
+  mark(): Promise<void> {
+    this.#markWanted = true;
+    this.kick();
+    return this.#running ?? Promise.resolve();
+  }
+
   /** Starts writing, if it is not running. */
   kick(): void {
-    if (this.#running || this.#pending.length === 0 || this.#failure !== undefined) return;
-    this.#running = true;
-    // What the rest of this turn adds comes along.
-    setImmediate(() => void this.#run());
+    if (this.#running !== undefined || this.#failure !== undefined) return;
+    if (this.#pending.length === 0 && !this.#markWanted) return;
+    this.#running = new Promise(resolve => {
+      // What the rest of this turn adds comes along.
+      setImmediate(() => void this.#run().then(resolve));
+    });
   }
 
   async #run(): Promise<void> {
     try {
-      for (;;) {
+      do {
         this.#host.gather();
-        if (this.#pending.length === 0) break;
         const group = this.#takeGroup();
+        this.#markWanted = false;
+        this.isMarked = group.length === 0;
         await this.#writeGroup(group);
         this.#durable += group.length;
         this.#release();
         this.#host.committed();
-        if (this.#waiters.length === 0) break;
-      }
+      } while (this.#hasWork());
     } catch (error) {
       this.fail(error as Error);
     } finally {
-      this.#running = false;
+      this.#running = undefined;
     }
-    if (this.#pending.length > 0 && this.#waiters.length > 0) this.kick();
+    if (this.#waiters.length > 0) this.kick();
+  }
+
+  #hasWork(): boolean {
+    return this.#waiters.length > 0 || this.#markWanted;
   }
 
   #takeGroup(): Pending[] {
@@ -127,27 +154,45 @@ export class GroupWriter {
     for (const { bytes } of group) total += bytes.length;
     const segment = await this.#host.segmentFor(total);
     const start = segment.end;
-    const { wall, time } = this.#host.times();
-    const commit = new RecordWriter(RECORD.COMMIT, COMMIT_PAYLOAD)
-      .varint(this.#lastDurable.segment)
-      .varint(this.#lastDurable.offset)
-      .varint(start)
-      .f64(wall)
-      .f64(time)
-      .finish();
-    const block = Buffer.concat([...group.map(({ bytes }) => bytes), commit]);
+    const block = this.#blockOf(total);
     let at = 0;
     for (const { bytes, placed } of group) {
+      block.set(bytes, at);
       sealRecord(block, at, segment.header.salt, start + at);
       placed?.(segment, start + at);
       at += bytes.length;
     }
+    const commit = encodeCommit({ durable: this.#lastDurable, start, ...this.#host.now() });
+    block.set(commit, at);
     sealRecord(block, at, segment.header.salt, start + at);
-    segment.end = start + block.length;
-    await segment.file.write(block, start);
+    const end = at + commit.length;
+    segment.end = start + end;
+    await this.#write(segment, block.subarray(0, end), start);
     await segment.file.sync();
     segment.durable = segment.end;
     this.#lastDurable = { segment: segment.header.number, offset: segment.end };
+  }
+
+  /** A file that was preallocated may still want space to be written to, on a file system that copies on write. */
+  async #write(segment: Segment, block: Buffer, position: number): Promise<void> {
+    for (;;) {
+      try {
+        await segment.file.write(block, position);
+        return;
+      } catch (error) {
+        if (!isShortage(error)) throw error;
+        await this.#host.waitForRoom();
+      }
+    }
+  }
+
+  /** Room for a group. One is written at a time, so the same is used again. */
+  #blockOf(bytes: number): Buffer {
+    if (bytes > MAX_BLOCK) return Buffer.allocUnsafeSlow(bytes);
+    if (bytes > this.#block.length) {
+      this.#block = Buffer.allocUnsafeSlow(Math.min(MAX_BLOCK, Math.max(bytes, this.#block.length * 2)));
+    }
+    return this.#block;
   }
 
   #release(): void {
@@ -159,11 +204,11 @@ export class GroupWriter {
   /** Nothing further is written, and nobody is told otherwise. */
   fail(error: Error): void {
     if (this.#failure !== undefined) return;
-    this.#failure = error;
+    const failure = this.#host.failed(error);
+    this.#failure = failure;
     this.#pending = [];
     this.#pendingBytes = 0;
-    for (const { reject } of this.#waiters) reject(error);
+    for (const { reject } of this.#waiters) reject(failure);
     this.#waiters = [];
-    this.#host.failed(error);
   }
 }

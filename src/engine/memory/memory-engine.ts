@@ -1,8 +1,9 @@
 /** The memory engine: the seam's obligations in their most readable form. What it keeps ends with the process. */
 import { randomBytes } from 'node:crypto';
-import { bytesOf, sliceBatch, type Batch } from '../../batch.js';
+import { sliceBatch, type Batch } from '../../batch.js';
 import { BroadcastError } from '../../errors.js';
 import type { AppendBatch, Engine, EngineHost, EngineState, QueueUsage, StoredRun } from '../engine.js';
+import { itemSizes, sizeOfItems, type ItemSizes } from '../item-sizes.js';
 import { QueueIndex, type IndexRun } from '../queue-index.js';
 
 const DEFAULT_STORE_BYTES = 1024 * 1024 * 1024;
@@ -15,6 +16,7 @@ interface StoredBatch {
   readonly batch: Batch;
   readonly handle: number;
   readonly expiresAt: number;
+  readonly sizes: ItemSizes;
   /** Messages that are in some queue, counted once for each queue. */
   references: number;
 }
@@ -32,6 +34,9 @@ class MemoryEngine implements Engine {
   #start = 0;
 
   open(host: EngineHost): Promise<EngineState> {
+    if (this.#host !== undefined) {
+      return Promise.reject(new BroadcastError('store-locked', 'this store in memory is open already'));
+    }
     this.#host = host;
     this.#limit = host.storeBytes ?? DEFAULT_STORE_BYTES;
     this.#start = host.clock.monotonic();
@@ -48,6 +53,7 @@ class MemoryEngine implements Engine {
   }
 
   append(batches: readonly AppendBatch[]): number[] {
+    if (this.#host === undefined) throw notOpen();
     let size = 0;
     for (const { batch } of batches) size += batch.items.length + OVERHEAD;
     if (this.#bytes + size > this.#limit) {
@@ -63,10 +69,11 @@ class MemoryEngine implements Engine {
   #appendOne({ batch, expiresAt, queues }: AppendBatch): number {
     const handle = this.#nextHandle;
     this.#nextHandle += batch.count;
-    const stored: StoredBatch = { batch: unpinned(batch), handle, expiresAt, references: 0 };
+    const sizes = itemSizes(batch.items, batch.count);
+    const stored: StoredBatch = { batch: unpinned(batch), handle, expiresAt, sizes, references: 0 };
     for (const { queue, offset, count } of queues) {
       const run = { handle: handle + offset, count, offset, source: stored, attempts: 0, note: undefined };
-      stored.references += this.#queue(queue).insert(run, bytesOf(batch, offset, count));
+      stored.references += this.#queue(queue).insert(run);
     }
     if (stored.references > 0) {
       this.#bytes += batch.items.length + OVERHEAD;
@@ -78,7 +85,7 @@ class MemoryEngine implements Engine {
   #queue(id: string): QueueIndex<StoredBatch> {
     let queue = this.#queues.get(id);
     if (queue === undefined) {
-      queue = new QueueIndex();
+      queue = new QueueIndex(({ source, offset, count }) => sizeOfItems(source.sizes, offset, count));
       this.#queues.set(id, queue);
     }
     return queue;
@@ -106,7 +113,7 @@ class MemoryEngine implements Engine {
   #remove(id: string, handle: number, count: number): IndexRun<StoredBatch>[] {
     const queue = this.#queues.get(id);
     if (queue === undefined) return [];
-    const removed = queue.remove(handle, count, part => bytesOf(part.source.batch, part.offset, part.count));
+    const removed = queue.remove(handle, count);
     if (queue.isEmpty) this.#queues.delete(id);
     return removed;
   }
@@ -126,7 +133,7 @@ class MemoryEngine implements Engine {
     if (from === to) return;
     for (const part of this.#remove(from, handle, count)) {
       const run = note === undefined ? part : { ...part, note };
-      const moved = this.#queue(to).insert(run, bytesOf(part.source.batch, part.offset, part.count));
+      const moved = this.#queue(to).insert(run);
       if (moved < part.count) this.#release({ ...part, count: part.count - moved });
     }
   }
@@ -148,7 +155,7 @@ class MemoryEngine implements Engine {
   }
 
   commit(): Promise<void> {
-    return Promise.resolve();
+    return this.#host === undefined ? Promise.reject(notOpen()) : Promise.resolve();
   }
 
   usage(queue: string): QueueUsage {
@@ -169,9 +176,17 @@ class MemoryEngine implements Engine {
   }
 
   close(): Promise<void> {
+    this.#host = undefined;
     this.#queues.clear();
+    this.#bytes = 0;
+    this.#messages = 0;
+    this.#full = false;
     return Promise.resolve();
   }
+}
+
+function notOpen(): BroadcastError {
+  return new BroadcastError('store-failed', 'the store is not open');
 }
 
 /** A batch whose items keep no much larger buffer alive. */
