@@ -166,7 +166,8 @@ function lineOf(
       options.envelope === true
         ? JSON.stringify({ ...taggedMessage(message), subscription: channel, redelivered, attempt })
         : stringifyTagged(message.data);
-    return json.replace(C1, c => `\\u00${c.charCodeAt(0).toString(16)}`);
+    // JSON escapes what a terminal obeys, but for these.
+    return process.stdout.isTTY ? json.replace(C1, c => `\\u00${c.charCodeAt(0).toString(16)}`) : json;
   } catch (error) {
     if (error instanceof RangeError) throw new BroadcastReject('its data is nested too deep to be printed as JSON');
     throw error;
