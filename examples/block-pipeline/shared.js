@@ -2,6 +2,9 @@
 import { appendFileSync, existsSync, readFileSync, truncateSync } from 'node:fs';
 import { BroadcastMessage, BroadcastTcpClient } from '@alien-worlds/aw-broadcast';
 
+// When the process that started this one is gone, nobody would end it.
+process.once('disconnect', () => process.exit());
+
 /** Kinds of actions in a block; each has a channel and a processor of its own. */
 export const KINDS = ['transfer', 'vote'];
 

@@ -4,8 +4,11 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it, onTestFinished } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { Inbox, newClient, temporaryFolder } from '../helpers/scene.js';
+
+// Up to a dozen processes start at a time, and again; that takes a while on a busy machine.
+vi.setConfig({ testTimeout: 120_000 });
 
 const EXAMPLES = fileURLToPath(new URL('../../examples/', import.meta.url));
 
@@ -56,7 +59,7 @@ describe('the examples', () => {
     expect(exact).toBe(true);
     const roles = ['server', 'coordinator', 'reader 1', 'reader 2', 'reader 3', 'filter', 'sink'];
     expect(Object.keys(killed).sort()).toEqual([...roles, 'transfer processor', 'vote processor'].sort());
-  }, 120_000);
+  });
 
   it('the HTTP service takes an order, keeps it for who is away, and ends in order', async () => {
     const dataDir = join(await temporaryFolder(), 'data');
