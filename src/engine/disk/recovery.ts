@@ -8,7 +8,7 @@
  */
 import { BroadcastError } from '../../errors.js';
 import { join, type FileSystem, type LogFile } from './files.js';
-import { decodeSegmentHeader, SEGMENT_HEADER } from './header.js';
+import { decodeSegmentHeader, encodeSegmentHeader, SEGMENT_HEADER } from './header.js';
 import { Replay, type Position } from './replay.js';
 import { scan, zeroTail, type Scanned } from './scan.js';
 import { newSegment, segmentName, segmentNumber, type Segment } from './segment.js';
@@ -75,12 +75,18 @@ async function read(
   const { damage } = replay;
   const written = new Set<Segment>();
   let waiting: Scanned[] = [];
+  let nextSegment = 1;
   for (const [i, number] of numbers.entries()) {
     const before = numbers[i - 1];
     if (before !== undefined && number !== before + 1) {
       damage.push(`${segmentName(before + 1)} is missing; what was in it is lost`);
     }
     const found = await openSegment(files, directory, number, i === numbers.length - 1, damage);
+    if (found === 'removed') {
+      nextSegment = number;
+      continue;
+    }
+    nextSegment = number + 1;
     if (found === undefined) continue;
     opened.push(found.segment);
     checkStore(directory, opened);
@@ -102,7 +108,7 @@ async function read(
     spare,
     isLastFresh: fresh > 0,
     storeId: opened[0]?.header.storeId,
-    nextSegment: (numbers[numbers.length - 1] ?? 0) + 1,
+    nextSegment,
     durable: used === undefined ? undefined : { segment: used.header.number, offset: used.end },
     wall: replay.wall,
     time: replay.time,
@@ -117,13 +123,14 @@ function checkStore(directory: string, opened: readonly Segment[]): void {
   throw new BroadcastError('store-foreign', `${name} in ${directory} is of another store; put it aside`);
 }
 
+/** Undefined for a segment that cannot be read. */
 async function openSegment(
   files: FileSystem,
   directory: string,
   number: number,
   isLast: boolean,
   damage: string[],
-): Promise<{ segment: Segment; bytes: Buffer } | undefined> {
+): Promise<{ segment: Segment; bytes: Buffer } | 'removed' | undefined> {
   const name = segmentName(number);
   const path = join(directory, name);
   let file: LogFile | undefined;
@@ -138,7 +145,13 @@ async function openSegment(
   }
   const found = decodeSegmentHeader(bytes.subarray(0, SEGMENT_HEADER));
   if (typeof found === 'object') {
-    if (found.repaired) damage.push(`the header of ${name} is damaged; its copy served`);
+    if (found.repaired) {
+      await file.write(encodeSegmentHeader(found.header), 0);
+      // Nothing is wrong when the machine went down while the segment was made.
+      if (!isLast || zeroTail(bytes) > SEGMENT_HEADER) {
+        damage.push(`the header of ${name} was damaged; its copy served, and it has been written again`);
+      }
+    }
     return { segment: newSegment(found.header, path, file, bytes.length), bytes };
   }
   await file.close();
@@ -146,7 +159,7 @@ async function openSegment(
     // Made, and the machine went down before its header was durable: nothing was ever stored in it.
     await files.unlink(path);
     await files.syncDirectory(directory);
-    return undefined;
+    return 'removed';
   }
   if (found === 'newer')
     throw new BroadcastError('store-newer', `${path} was written by a newer version; use that version`);

@@ -233,7 +233,8 @@ export class DiskStore {
       acks = new RangeSet();
       this.#acks.set(queue, acks);
     }
-    acks.add(handle, Math.min(count, Number.MAX_SAFE_INTEGER - handle));
+    // The record is written later: what is appended meanwhile must not be in it.
+    acks.add(handle, Math.min(count, this.#state.nextHandle - handle));
     if (acks.rangeCount >= MAX_ACK_RANGES) this.#flush();
     this.#arm();
     this.#lookForRoom();
