@@ -32,9 +32,13 @@ export const LAYERS = [
       'lazy-receipt.ts',
       'process-identity.ts',
       'version.ts',
+      'nearest.ts',
+      'events.ts',
+      'waiters.ts',
+      'abort-watch.ts',
     ],
     imports: [],
-    node: ['fs'],
+    node: ['events', 'fs'],
     holds: 'messages, errors, receipts, clock; small structures that everybody needs',
   },
   {
@@ -52,10 +56,16 @@ export const LAYERS = [
     node: ['util'],
     holds: 'data to JSON for people and back',
   },
+  {
+    name: 'both ends',
+    modules: ['outgoing.ts', 'received.ts'],
+    imports: ['base', 'body'],
+    holds: 'what every sender asks of a message, what every receiver makes of a batch',
+  },
   { name: 'engine seam', modules: ['engine/engine.ts'], imports: BASE, holds: 'all that the broker knows of storage' },
   {
     name: 'options',
-    modules: ['config.ts'],
+    modules: ['config.ts', 'config/'],
     imports: ['base', 'engine seam'],
     holds: 'the one table of options and limits',
   },
@@ -102,8 +112,8 @@ export const LAYERS = [
   {
     name: 'client',
     modules: ['client/'],
-    imports: ['base', 'body', 'options', 'protocol', 'transport'],
-    node: ['crypto', 'events', 'net'],
+    imports: ['base', 'both ends', 'options', 'protocol', 'transport'],
+    node: ['crypto', 'net'],
     holds: 'the public client: connector, outbox, handlers',
   },
   {
@@ -111,7 +121,7 @@ export const LAYERS = [
     modules: ['server/'],
     imports: [
       'base',
-      'body',
+      'both ends',
       'tagged form',
       'options',
       'protocol',
@@ -121,7 +131,7 @@ export const LAYERS = [
       'engine memory',
       'engine disk',
     ],
-    node: ['crypto', 'events', 'fs/promises', 'net'],
+    node: ['crypto', 'fs/promises', 'net'],
     holds: 'the public server: listener, connections',
   },
   {

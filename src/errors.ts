@@ -17,7 +17,12 @@ function row(meaning: string, kind: '' | 'fatal' | 'retryable' | 'fatal retryabl
   return { meaning, fatal: kind.startsWith('fatal'), retryable: kind.endsWith('retryable') };
 }
 
-/** Every code that a {@link BroadcastError} can have. */
+/**
+ * Every code that a {@link BroadcastError} can have, with its meaning, whether it ends the connection, and whether trying
+ * again helps.
+ * @example
+ * console.log(ERRORS['outbox-full'].meaning);
+ */
 export const ERRORS = {
   // What the caller gave us
   'invalid-option': row('An option is unknown, of the wrong type, out of range, or contradicts another one.'),
@@ -101,6 +106,7 @@ export class BroadcastError extends Error {
   /** True when trying the same again later may help. */
   readonly retryable: boolean;
 
+  /** For the library and for engines. @param code of the table @param message what, with which value, what to do */
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.name = 'BroadcastError';
@@ -109,6 +115,7 @@ export class BroadcastError extends Error {
     Object.defineProperty(this, BRAND, { value: true });
   }
 
+  /** True for an error of another copy of the package as well. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     return typeof value === 'object' && value !== null && BRAND in value;
   }
@@ -117,6 +124,15 @@ export class BroadcastError extends Error {
 /** True for a code of the table: one that arrives from a peer is checked before it is trusted. */
 export function isErrorCode(code: string): code is ErrorCode {
   return Object.hasOwn(ERRORS, code);
+}
+
+/** @internal The text of whatever was thrown; people throw anything. */
+export function textOf(thrown: unknown): string {
+  try {
+    return thrown instanceof Error ? thrown.message : String(thrown);
+  } catch {
+    return 'something that cannot be shown as text';
+  }
 }
 
 const REJECT = Symbol.for('@alien-worlds/aw-broadcast.reject');
@@ -130,12 +146,14 @@ const REJECT = Symbol.for('@alien-worlds/aw-broadcast.reject');
  * });
  */
 export class BroadcastReject extends Error {
+  /** @param reason what the sender and the dead letter say; default `rejected by the handler` */
   constructor(reason?: string) {
     super(reason ?? 'rejected by the handler');
     this.name = 'BroadcastReject';
     Object.defineProperty(this, REJECT, { value: true });
   }
 
+  /** True for one of another copy of the package as well. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     return typeof value === 'object' && value !== null && REJECT in value;
   }

@@ -26,20 +26,16 @@ export {
 export type { Clock, Timer } from './clock.js';
 export type { Logger } from './logger.js';
 export type { Engine } from './engine/engine.js';
-export {
-  BroadcastClient,
-  BroadcastTcpClient,
-  type ClientEvents,
-  type ConnectionState,
-  type Unsubscribe,
-} from './client/client.js';
+export type { Unsubscribe } from './events.js';
+export { BroadcastClient, type ClientEvents, type ConnectionState } from './client/broadcast-client.js';
+export { BroadcastTcpClient } from './client/client.js';
 export type { DeliveryInfo, HandlerOptions, MessageHandler } from './client/handlers.js';
 export {
   BroadcastServer,
-  BroadcastTcpServer,
   type BroadcastPeer,
   type DeadLetter,
   type ServerEvents,
   type ServerStats,
   type SessionInfo,
-} from './server/server.js';
+} from './server/broadcast-server.js';
+export { BroadcastTcpServer } from './server/server.js';

@@ -96,3 +96,24 @@ export class LazyReceipt implements Promise<Receipt> {
     return this.#promise().finally(onFinally);
   }
 }
+
+/** A receipt that says when it is settled, for those few that somebody must know of. */
+export class WatchedReceipt extends LazyReceipt {
+  onSettled: (() => void) | undefined;
+
+  override settle(status: Receipt['status'], durability: Receipt['durability']): void {
+    super.settle(status, durability);
+    this.#tell();
+  }
+
+  override fail(error: BroadcastError): void {
+    super.fail(error);
+    this.#tell();
+  }
+
+  #tell(): void {
+    const { onSettled } = this;
+    this.onSettled = undefined;
+    onSettled?.();
+  }
+}

@@ -3,17 +3,23 @@
  * kept is not known here.
  */
 
-/** What a message may carry besides its data. */
+/**
+ * What a message may carry besides its data.
+ * @example
+ * BroadcastMessage.createChannelMessage('orders', order, { name: 'order.paid', ttl: 60_000 });
+ */
 export interface MessageOptions {
-  /** A name by which the receiver tells kinds of messages apart. */
+  /** A name by which the receiver tells kinds of messages apart. Default none. */
   name?: string;
   /** Kept until it is handled. Default true; false means at most once. */
   persistent?: boolean;
-  /** Small strings for the application's own use. Default none, at most `limits.headerBytes` (16 KiB). */
+  /** Small strings for the application's own use. Default none, at most `limits.headerBytes` (16 KiB) in all. */
   headers?: Record<string, string>;
   /** Time to live in milliseconds from `sendMessage`; after it the message is never delivered. Default none. */
   ttl?: number;
 }
+
+const OPTION_NAMES = ['name', 'persistent', 'headers', 'ttl'];
 
 /** @internal The parts of an id: a process-wide random prefix and a counter. */
 export interface MessageId {
@@ -78,6 +84,15 @@ function digitOf(code: number): number {
   return code >= 97 && code <= 122 ? code - 87 : -1;
 }
 
+function decoded(this: BroadcastMessage): BroadcastMessage {
+  try {
+    Reflect.get(this, 'data');
+  } catch {
+    // A damaged body is shown as what it is: not decoded.
+  }
+  return this;
+}
+
 let construct: <D>(fields: MessageFields<D>) => BroadcastMessage<D>;
 
 /**
@@ -100,13 +115,13 @@ export class BroadcastMessage<DataType = unknown> {
   readonly channels: readonly string[];
   /** The name given by its sender. */
   readonly name: string | undefined;
-  /** What was sent: any value that structured clone takes. */
+  /** What was sent: any value that structured clone takes. Its encoded form is taken when `sendMessage` is called. */
   declare readonly data: DataType;
   /** True (the default): kept until handled. False: at most once. */
   readonly persistent: boolean;
   /** The headers given by its sender. */
   readonly headers: Readonly<Record<string, string>>;
-  /** Time to live in milliseconds, or undefined. */
+  /** Time to live in milliseconds, or undefined; on received messages what was left of it when they were sent on. */
   readonly ttl: number | undefined;
   /** The sending client's name, on received messages; undefined when the server sent it. */
   readonly sender: string | undefined;
@@ -115,6 +130,8 @@ export class BroadcastMessage<DataType = unknown> {
 
   static {
     construct = fields => new BroadcastMessage(fields);
+    // For console.log: data that was not decoded yet is shown like any other.
+    Object.defineProperty(this.prototype, Symbol.for('nodejs.util.inspect.custom'), { value: decoded });
   }
 
   private constructor(fields: MessageFields<DataType>) {
@@ -134,9 +151,11 @@ export class BroadcastMessage<DataType = unknown> {
   }
 
   /**
-   * A message for everyone who subscribes to `channel`.
+   * A message for everyone who subscribes to `channel`. Throws `invalid-argument`, as all of these do.
    * @param name the message's name, or {@link MessageOptions}
-   * @param persistent default true
+   * @param persistent default true; stands before the option of that name
+   * @example
+   * BroadcastMessage.createChannelMessage('room_1', 'Hello world');
    */
   static createChannelMessage<D = unknown>(
     channel: string,
@@ -144,20 +163,28 @@ export class BroadcastMessage<DataType = unknown> {
     name?: string | MessageOptions,
     persistent?: boolean,
   ): BroadcastMessage<D> {
-    return create(NOTHING, [text(channel, 'channel')], data, name, persistent);
+    return create(NOTHING, single(channel, 'channel'), data, name, persistent);
   }
 
-  /** A message for the client of that name, or for one live connection when given its address (`host:port`). */
+  /**
+   * A message for the client of that name, or for one live connection when given its address (`host:port`).
+   * @example
+   * BroadcastMessage.createClientMessage('user1', 'Hello world');
+   */
   static createClientMessage<D = unknown>(
     client: string,
     data: D,
     name?: string | MessageOptions,
     persistent?: boolean,
   ): BroadcastMessage<D> {
-    return create([text(client, 'client')], NOTHING, data, name, persistent);
+    return create(single(client, 'client'), NOTHING, data, name, persistent);
   }
 
-  /** One message for the subscribers of several channels; who subscribes to more than one gets it once. */
+  /**
+   * One message for the subscribers of several channels; it reaches who subscribes to more than one once.
+   * @example
+   * BroadcastMessage.createMultiChannelMessage(['room_1', 'room_2'], 'Hello world');
+   */
   static createMultiChannelMessage<D = unknown>(
     channels: readonly string[],
     data: D,
@@ -167,7 +194,11 @@ export class BroadcastMessage<DataType = unknown> {
     return create(NOTHING, texts(channels, 'channels'), data, name, persistent);
   }
 
-  /** One message for several clients by name. */
+  /**
+   * One message for several clients by name.
+   * @example
+   * BroadcastMessage.createGroupMessage(['user1', 'user2'], 'Hello world');
+   */
   static createGroupMessage<D = unknown>(
     clients: readonly string[],
     data: D,
@@ -177,7 +208,11 @@ export class BroadcastMessage<DataType = unknown> {
     return create(texts(clients, 'clients'), NOTHING, data, name, persistent);
   }
 
-  /** A message for a client, or the subscribers of a channel, or both; at least one of the two is given. */
+  /**
+   * A message for a client, or the subscribers of a channel, or both; at least one of the two is given.
+   * @example
+   * BroadcastMessage.create('user1', 'room_1', 'Hello world');
+   */
   static create<D = unknown>(
     client: string | null | undefined,
     channel: string | null | undefined,
@@ -185,17 +220,21 @@ export class BroadcastMessage<DataType = unknown> {
     name?: string | MessageOptions,
     persistent?: boolean,
   ): BroadcastMessage<D> {
-    const clients = client === null || client === undefined ? NOTHING : [text(client, 'client')];
-    const channels = channel === null || channel === undefined ? NOTHING : [text(channel, 'channel')];
+    const clients = client === null || client === undefined ? NOTHING : single(client, 'client');
+    const channels = channel === null || channel === undefined ? NOTHING : single(channel, 'channel');
     if (clients.length + channels.length === 0) {
-      throw new TypeError(
+      throw invalid(
         'BroadcastMessage.create needs a client or a channel; for everyone there is createBroadcastMessage(data)',
       );
     }
     return create(clients, channels, data, name, persistent);
   }
 
-  /** A message for every client that is connected when the server routes it. */
+  /**
+   * A message for every client that is connected when the server routes it, but for the one that sends it.
+   * @example
+   * BroadcastMessage.createBroadcastMessage('the shop closes in ten minutes');
+   */
   static createBroadcastMessage<D = unknown>(
     data: D,
     name?: string | MessageOptions,
@@ -205,42 +244,84 @@ export class BroadcastMessage<DataType = unknown> {
   }
 }
 
+const ERROR_BRAND = Symbol.for('@alien-worlds/aw-broadcast.error');
+
+/** A BroadcastError by its brand and its fields, which is what users test: this module depends on nothing. */
+function invalid(text: string): TypeError {
+  const error = Object.assign(new TypeError(text), { code: 'invalid-argument', retryable: false });
+  Object.defineProperty(error, 'name', { value: 'BroadcastError', configurable: true, writable: true });
+  return Object.defineProperty(error, ERROR_BRAND, { value: true });
+}
+
+function kindOf(value: unknown): string {
+  return value === null ? 'null' : typeof value;
+}
+
 function text(value: unknown, what: string): string {
-  if (typeof value !== 'string')
-    throw new TypeError(`${what} must be a string, not ${value === null ? 'null' : typeof value}`);
+  if (typeof value !== 'string') throw invalid(`${what} must be a string, not ${kindOf(value)}`);
   return value;
 }
 
+let last: readonly string[] = NOTHING;
+
+/** A list of one name; the same list again for the same name, as is usual for messages in a row. */
+function single(value: unknown, what: string): readonly string[] {
+  if (last[0] !== value || value === undefined) last = Object.freeze([text(value, what)]);
+  return last;
+}
+
 function texts(values: unknown, what: string): readonly string[] {
-  if (!Array.isArray(values) || values.length === 0)
-    throw new TypeError(`${what} must be an array with at least one name`);
-  return Object.freeze([...new Set(values.map(value => text(value, what)))]);
+  if (!Array.isArray(values) || values.length === 0) throw invalid(`${what} must be an array with at least one name`);
+  return Object.freeze([...new Set(values.map(value => text(value, `each of ${what}`)))]);
 }
 
 function create<D>(
   clients: readonly string[],
   channels: readonly string[],
   data: D,
-  nameOrOptions: string | MessageOptions | undefined,
+  nameOrOptions: string | MessageOptions | null | undefined,
   persistent: boolean | undefined,
 ): BroadcastMessage<D> {
-  const options = typeof nameOrOptions === 'object' && nameOrOptions !== null ? nameOrOptions : undefined;
-  const { headers, ttl } = options ?? {};
-  if (ttl !== undefined && !(ttl >= 0 && Number.isFinite(ttl))) {
-    throw new TypeError(`ttl must be a number of milliseconds from 0, not ${String(ttl)}`);
-  }
+  const options =
+    typeof nameOrOptions === 'object' && nameOrOptions !== null ? checkOptions(nameOrOptions) : NO_OPTIONS;
+  const name = typeof nameOrOptions === 'object' ? options.name : nameOrOptions;
+  const kept = persistent ?? options.persistent ?? true;
+  if (name !== undefined) text(name, 'name');
+  if (typeof kept !== 'boolean') throw invalid(`persistent must be true or false, not ${kindOf(kept)}`);
   return construct({
     id: formatId(processIdPrefix, ++idCounter),
     clients,
     channels,
-    name: options ? options.name : ((nameOrOptions as string | null | undefined) ?? undefined),
+    name,
     data,
-    persistent: persistent ?? options?.persistent ?? true,
-    headers: headers === undefined ? NO_HEADERS : Object.freeze({ ...headers }),
-    ttl,
+    persistent: kept,
+    headers: options.headers === undefined ? NO_HEADERS : copyHeaders(options.headers),
+    ttl: options.ttl,
     sender: undefined,
     timestamp: undefined,
   });
+}
+
+const NO_OPTIONS: MessageOptions = Object.freeze({});
+
+function checkOptions(options: MessageOptions): MessageOptions {
+  for (const key of Object.keys(options))
+    if (!OPTION_NAMES.includes(key))
+      throw invalid(`there is no message option ${key}; there are ${OPTION_NAMES.join(', ')}`);
+  const { ttl } = options;
+  if (ttl !== undefined && !(typeof ttl === 'number' && ttl >= 0 && Number.isFinite(ttl)))
+    throw invalid(
+      `ttl must be a number of milliseconds from 0, not ${typeof ttl === 'number' ? String(ttl) : kindOf(ttl)}`,
+    );
+  return options;
+}
+
+function copyHeaders(headers: unknown): Readonly<Record<string, string>> {
+  if (typeof headers !== 'object' || headers === null || Array.isArray(headers))
+    throw invalid(`headers must be an object of strings, not ${Array.isArray(headers) ? 'an array' : kindOf(headers)}`);
+  const copy = { ...headers } as Record<string, string>;
+  for (const [key, value] of Object.entries(copy)) text(value, `the header ${JSON.stringify(key)}`);
+  return Object.freeze(copy);
 }
 
 /** @internal A message as its receiver sees it. */
@@ -252,8 +333,8 @@ export function receivedMessage<D>(fields: MessageFields<D>): BroadcastMessage<D
  * @internal A received message whose data is decoded when it is first read; an own property, so that spread and
  * `JSON.stringify` show it.
  */
-export function lazyMessage(fields: Omit<MessageFields<unknown>, 'data'>, decode: () => unknown): BroadcastMessage {
-  const message = construct({ ...fields, data: undefined });
+export function lazyMessage(fields: MessageFields<unknown>, decode: () => unknown): BroadcastMessage {
+  const message = construct(fields);
   Object.defineProperty(message, 'data', {
     enumerable: true,
     configurable: true,

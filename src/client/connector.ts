@@ -7,7 +7,7 @@
  */
 import { connect, type Socket } from 'node:net';
 import type { Timer } from '../clock.js';
-import type { ResolvedClientConfig } from '../config.js';
+import type { Endpoint, ResolvedClientConfig } from '../config.js';
 import { BroadcastError } from '../errors.js';
 import { Reader } from '../protocol/bytes.js';
 import { FRAME, FRAME_HEADER, frameName, maxFrameBytes } from '../protocol/constants.js';
@@ -16,18 +16,24 @@ import { formatAddress, parseEndpoint, type Address } from '../transport/endpoin
 import { FrameConnection, type ConnectionOwner } from '../transport/frame-connection.js';
 import { Heart } from '../transport/heart.js';
 
+/** What the connector needs of its client. */
 export interface ConnectorHost {
+  connecting(): void;
   hello(store: string): Hello;
   welcomed(welcome: Welcome): void;
   frame(type: number, frame: Buffer): void;
+  /** The turn ends: the last chance to send something with what leaves now. */
   flushing(): void;
+  /** The connection that was up has ended. */
   lost(error: BroadcastError | undefined): void;
+  /** One of several servers is passed over. */
+  skipped(error: BroadcastError): void;
+  /** A refusal that trying again cannot mend; nothing more is tried. */
   refused(error: BroadcastError): void;
-  connecting(): void;
 }
 
 /** Refusals that hold for an established connection too; others on one are tried again. */
-const FINAL = new Set(['taken-over', 'unauthorized', 'different-store']);
+const FINAL = new Set(['taken-over', 'unauthorized']);
 const WARN_INTERVAL = 60_000;
 const FIRST_MAX_FRAME = 16 * 1024 * 1024;
 const HANDSHAKE_TIMEOUT = 10_000;
@@ -46,14 +52,14 @@ export class Connector implements ConnectionOwner {
   #handshake: Timer | undefined;
   #store = '';
   #storeIndex = -1;
-  #refusals = 0;
   #warnedAt = -Infinity;
+  #skippedAt = -Infinity;
   #atOnceAt = -Infinity;
 
   constructor(config: ResolvedClientConfig, host: ConnectorHost) {
     this.#config = config;
     this.#host = host;
-    this.#addresses = config.endpoints.map(parseEndpoint);
+    this.#addresses = config.endpoints.map(parseServer);
     this.#heart = new Heart(config.clock, config.pingInterval, config.deadAfter);
   }
 
@@ -68,7 +74,6 @@ export class Connector implements ConnectionOwner {
   start(): void {
     if (this.#running) return;
     this.#running = true;
-    this.#refusals = 0;
     this.#attempt();
   }
 
@@ -80,22 +85,19 @@ export class Connector implements ConnectionOwner {
     if (this.isOnline) this.#connection?.wake();
   }
 
+  /** Does now what the end of the turn would do. */
   hurry(): void {
     if (this.isOnline) this.#connection?.hurry();
   }
 
-  /** Ends for good; what was sent leaves first. */
+  /** Ends for good; what was sent on a connection that is up leaves first. */
   stop(): void {
     this.#running = false;
     this.#timer?.cancel();
     this.#handshake?.cancel();
-    if (this.#connection !== undefined) this.#connection.end();
+    if (this.isOnline) this.#connection?.end();
+    else if (this.#connection !== undefined) this.#connection.destroy();
     else this.#socket?.destroy();
-  }
-
-  destroy(): void {
-    this.stop();
-    this.#connection?.destroy();
   }
 
   // ---- connecting ----------------------------------------------------------------------------------------------------------
@@ -108,6 +110,15 @@ export class Connector implements ConnectionOwner {
     this.#socket = socket;
     socket.once('connect', () => this.#socketOnConnect(socket));
     socket.once('error', error => this.#socketOnError(socket, error));
+    const { clock, deadAfter } = this.#config;
+    this.#handshake = clock.setTimeout(() => this.#onSilence(socket), Math.min(HANDSHAKE_TIMEOUT, deadAfter));
+  }
+
+  /** Neither a connection nor an introduction in time. */
+  #onSilence(socket: Socket): void {
+    const error = new BroadcastError('handshake-timeout', 'the server did not answer the introduction');
+    if (this.#connection === undefined) socket.destroy(error);
+    else this.#connection.destroy(error);
   }
 
   #socketOnConnect(socket: Socket): void {
@@ -123,19 +134,14 @@ export class Connector implements ConnectionOwner {
       maxFrame: FIRST_MAX_FRAME,
     });
     this.#connection.send(encodeHello(this.#host.hello(this.#store)));
-    this.#handshake = clock.setTimeout(
-      () =>
-        this.#connection?.destroy(
-          new BroadcastError('handshake-timeout', 'the server did not answer the introduction'),
-        ),
-      Math.min(HANDSHAKE_TIMEOUT, this.#config.deadAfter),
-    );
   }
 
   #socketOnError(socket: Socket, error: NodeJS.ErrnoException): void {
     if (this.#connection !== undefined || this.#socket !== socket) return;
+    this.#handshake?.cancel();
     this.#socket = undefined;
-    this.#warn(error.message);
+    // Several addresses of one name that all failed come as one error without a text.
+    this.#warn(error.message === '' ? (error.code ?? error.name) : error.message);
     this.#again(false);
   }
 
@@ -146,21 +152,32 @@ export class Connector implements ConnectionOwner {
     const now = clock.monotonic();
     if (now - this.#warnedAt < WARN_INTERVAL) return;
     this.#warnedAt = now;
-    const address = formatAddress(this.#addresses[this.#index] as Address);
+    const addresses = this.#addresses.map(formatAddress).join(', ');
     logger.warn(
-      `no server at ${address} (${reason}); trying again every ${String(reconnectInterval)} ms. Start one there ("npx @alien-worlds/aw-broadcast serve"), or check host and port.`,
+      `no server at ${addresses} (${reason}); trying again every ${String(reconnectInterval)} ms. Start one there ("npx @alien-worlds/aw-broadcast serve"), or check host and port.`,
     );
   }
 
-  #again(atOnce: boolean): void {
+  /** Tries the next address; after the last one, and where a loss follows on another, there is a pause. */
+  #again(wasUp: boolean): void {
     if (!this.#running) return;
     this.#index = (this.#index + 1) % this.#addresses.length;
+    const atOnce = wasUp && this.#mayTryAtOnce();
     if (atOnce || this.#index !== 0) {
       setImmediate(() => this.#attempt());
       return;
     }
     const spread = 0.8 + Math.random() * 0.4;
     this.#timer = this.#config.clock.setTimeout(() => this.#attempt(), this.#config.reconnectInterval * spread);
+  }
+
+  /** Not again and again to a server that welcomes and then ends every connection. */
+  #mayTryAtOnce(): boolean {
+    const { clock, reconnectInterval } = this.#config;
+    const now = clock.monotonic();
+    if (now - this.#atOnceAt < reconnectInterval) return false;
+    this.#atOnceAt = now;
+    return true;
   }
 
   // ---- ConnectionOwner -------------------------------------------------------------------------------------------------------
@@ -192,8 +209,8 @@ export class Connector implements ConnectionOwner {
     this.#store = welcome.store;
     this.#storeIndex = this.#index;
     this.#welcomed = true;
-    this.#refusals = 0;
     this.#warnedAt = -Infinity;
+    this.#skippedAt = -Infinity;
     this.#connection?.setMaxFrame(maxFrameBytes(welcome.limits));
     this.#host.welcomed(welcome);
   }
@@ -208,38 +225,39 @@ export class Connector implements ConnectionOwner {
     this.#connection = undefined;
     this.#socket = undefined;
     this.#welcomed = false;
-    if (error !== undefined && !error.retryable && (FINAL.has(error.code) || !welcomed)) {
-      this.#refuse(error, welcomed);
-      return;
+    // The next of several servers is tried at once, and so is a single one that was lost.
+    if (welcomed) this.#host.lost(error);
+    if (error?.code === 'different-store') this.#skip(error);
+    else if (error !== undefined && !error.retryable && (FINAL.has(error.code) || !welcomed)) this.#refuse(error);
+    else if (welcomed) this.#again(true);
+    else {
+      this.#warn(error?.message ?? 'it ended the connection');
+      this.#again(false);
     }
-    if (welcomed) {
-      // The next of several servers is tried first, a single one at once.
-      this.#host.lost(error);
-      if (this.#addresses.length === 1) this.#index = this.#addresses.length - 1;
-      this.#again(this.#mayTryAtOnce());
-      return;
+  }
+
+  /** A server of the list keeps another store: it is not ours, but one that is may come back. */
+  #skip(error: BroadcastError): void {
+    if (!this.#running) return;
+    const now = this.#config.clock.monotonic();
+    if (now - this.#skippedAt >= WARN_INTERVAL) {
+      this.#skippedAt = now;
+      this.#config.logger.error(error.message);
+      this.#host.skipped(error);
     }
-    this.#warn(error?.message ?? 'it ended the connection');
     this.#again(false);
   }
 
-  /** Not again and again to a server that welcomes and then ends every connection. */
-  #mayTryAtOnce(): boolean {
-    const { clock, reconnectInterval } = this.#config;
-    const now = clock.monotonic();
-    if (now - this.#atOnceAt < reconnectInterval) return false;
-    this.#atOnceAt = now;
-    return true;
-  }
-
-  /** A server has refused for good; with several, each is asked before that is the end. */
-  #refuse(error: BroadcastError, welcomed: boolean): void {
-    if (welcomed) this.#host.lost(error);
-    if (error.code === 'different-store' && ++this.#refusals < this.#addresses.length) {
-      this.#again(true);
-      return;
-    }
+  #refuse(error: BroadcastError): void {
+    if (!this.#running) return;
     this.#running = false;
     this.#host.refused(error);
   }
+}
+
+function parseServer(endpoint: Endpoint | string): Address {
+  const address = parseEndpoint(endpoint);
+  if ('port' in address && address.port === 0)
+    throw new BroadcastError('invalid-option', 'a client cannot connect to port 0; give the port of the server');
+  return address;
 }

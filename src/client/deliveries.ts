@@ -9,9 +9,10 @@ import type { Batch } from '../batch.js';
 import type { Clock } from '../clock.js';
 import type { DeliveryFrame, Fail, RejectFrame } from '../protocol/frames.js';
 import { RangeSet } from '../range-set.js';
-import type { Runner } from './handlers.js';
-import { Intake, type IntakeOwner, type Memory, type Waiting } from './intake.js';
-import type { Place, Rest, Shared, Work } from './work.js';
+import { ReceivedBatch } from '../received.js';
+import { Intake, type IntakeInput, type IntakeOwner, type Memory, type Waiting } from './intake.js';
+import type { Runner } from './runner.js';
+import type { Place, Rest, Work } from './work.js';
 
 /** So many deliveries are acknowledged before the turn has ended: it reads megabytes when they wait in the socket. */
 const HURRIED_ACKS = 1024;
@@ -28,6 +29,9 @@ export interface DeliveryHost {
   reject(frame: RejectFrame): void;
   release(ranges: readonly { first: number; count: number }[]): void;
 }
+
+/** A delivery as it came, for each subscription that it is for. */
+type Arrival = Pick<IntakeInput, 'batch' | 'messages' | 'note' | 'number' | 'shared'>;
 
 export class Deliveries implements IntakeOwner {
   readonly #host: DeliveryHost;
@@ -95,8 +99,9 @@ export class Deliveries implements IntakeOwner {
     }
     const several = envelope.channels.length + envelope.clients.length > 1;
     const shared = live.length > 1 ? { left: new Uint16Array(count).fill(live.length) } : undefined;
+    const arrival: Arrival = { batch, messages: new ReceivedBatch(batch), note, number, shared };
     for (const channel of live)
-      this.#admit(batch, note, channel, this.#memoryOf(batch, note, several ? channel : undefined), number, shared);
+      this.#admit(arrival, channel, this.#memoryOf(batch, note, several ? channel : undefined));
   }
 
   /** The handler was taken away while these were on their way: they wait apart. */
@@ -123,59 +128,30 @@ export class Deliveries implements IntakeOwner {
     for (const key of this.#memories.keys()) if (key.startsWith(instance)) this.#memories.delete(key);
   }
 
-  #admit(
-    batch: Batch,
-    note: DeliveryFrame | undefined,
-    channel: string,
-    memory: Memory,
-    number: number,
-    shared: Shared | undefined,
-  ): void {
+  /** Starts what is new and passes over what is known; usually everything is new. */
+  #admit(arrival: Arrival, channel: string, memory: Memory): void {
+    const { batch, number, shared } = arrival;
     const { first, count } = batch;
-    const end = first + count - 1;
-    if (first > memory.highest) {
-      memory.highest = end;
-      this.#start(batch, 0, count, note, channel, memory, number, shared);
-      return;
-    }
-    memory.highest = Math.max(memory.highest, end);
+    const isNew = first > memory.highest;
+    memory.highest = Math.max(memory.highest, first + count - 1);
     let from = 0;
-    for (let i = 0; i < count; i++) {
+    for (let i = 0; i < count && !isNew; i++) {
       const position = first + i;
       const open = openAt(memory, position);
       if (open === undefined && !memory.handled.has(position)) continue;
-      if (i > from) this.#start(batch, from, i, note, channel, memory, number, shared);
+      if (i > from) this.#start(arrival, channel, memory, from, i);
       from = i + 1;
       if (number === 0) continue;
       const place = { epoch: this.#epoch, number: number + i, shared, index: i };
       if (open === undefined) this.ended(place);
       else open.moveTo(position, place);
     }
-    if (from < count) this.#start(batch, from, count, note, channel, memory, number, shared);
+    if (from < count) this.#start(arrival, channel, memory, from, count);
   }
 
-  #start(
-    batch: Batch,
-    from: number,
-    end: number,
-    note: DeliveryFrame | undefined,
-    channel: string,
-    memory: Memory,
-    number: number,
-    shared: Shared | undefined,
-  ): void {
+  #start(arrival: Arrival, channel: string, memory: Memory, from: number, end: number): void {
     const runners = this.#host.runners(channel) ?? [];
-    const intake = new Intake(this, {
-      batch,
-      note,
-      channel,
-      memory,
-      number,
-      shared,
-      runners: runners.length,
-      from,
-      end,
-    });
+    const intake = new Intake(this, { ...arrival, channel, memory, runners: runners.length, from, end });
     memory.open.add(intake);
     for (const runner of runners) runner.accept(intake, from, end);
   }

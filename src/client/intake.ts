@@ -6,13 +6,13 @@
  *     │ └──not started──▶ abandoned: given back, or forgotten because it comes again
  *     └──rejected, but nobody could be told──▶ abandoned: it is told when it comes again
  */
-import { idCounters, itemOffsets, type Batch } from '../batch.js';
-import { decodeBody } from '../body/index.js';
+import type { Batch } from '../batch.js';
 import type { Clock } from '../clock.js';
-import { BroadcastError } from '../errors.js';
-import { formatId, receivedMessage, type BroadcastMessage } from '../message.js';
+import { textOf } from '../errors.js';
+import type { BroadcastMessage } from '../message.js';
 import type { DeliveryFrame, RejectFrame } from '../protocol/frames.js';
 import type { RangeSet } from '../range-set.js';
+import type { ReceivedBatch } from '../received.js';
 import type { Place, Shared, Work, WorkRunner } from './work.js';
 
 /** Ranges kept for one sender; where a sender's messages for us lie far apart, the oldest are forgotten beyond this. */
@@ -48,6 +48,7 @@ export interface Waiting {
 
 export interface IntakeInput {
   readonly batch: Batch;
+  readonly messages: ReceivedBatch;
   readonly note: DeliveryFrame | undefined;
   /** The subscription. */
   readonly channel: string;
@@ -67,13 +68,11 @@ export class Intake implements Work {
   readonly #owner: IntakeOwner;
   readonly #input: IntakeInput;
   readonly #epoch: number;
-  readonly #offsets: Uint32Array;
-  readonly #ids: number[];
   readonly #expiresAt: number;
   /** Messages that are neither handled nor abandoned. */
   #open: number;
   /** Handlers that have not ended, by index; only where there are several. */
-  #left: Uint8Array | undefined;
+  #left: Uint16Array | undefined;
   /** Messages that were given up, or that one of several handlers will not have. */
   #abandoned: Set<number> | undefined;
   /** Places of those that have come again. */
@@ -92,11 +91,9 @@ export class Intake implements Work {
     this.channel = input.channel;
     this.#epoch = owner.epoch;
     this.#open = end - from;
-    this.#offsets = itemOffsets(batch.items, batch.count);
-    this.#ids = idCounters(batch);
     const { ttl } = batch.envelope;
     this.#expiresAt = ttl === undefined ? Infinity : owner.clock.monotonic() + ttl;
-    if (runners > 1) this.#left = new Uint8Array(batch.count).fill(runners);
+    if (runners > 1) this.#left = new Uint16Array(batch.count).fill(runners);
   }
 
   get isPersistent(): boolean {
@@ -140,34 +137,15 @@ export class Intake implements Work {
     }
     const kept = this.#decoded?.get(index);
     if (kept !== undefined) return kept;
-    const message = this.#decode(index);
-    if (message !== undefined && this.hasSeveralRunners) (this.#decoded ??= new Map()).set(index, message);
-    return message;
-  }
-
-  #decode(index: number): BroadcastMessage | undefined {
-    const { items, envelope, sender, timestamp } = this.#input.batch;
-    let start = (this.#offsets[index] as number) + 4;
-    while ((items[start++] as number) >= 0x80); // the delta of the id
-    let data: unknown;
+    let message: BroadcastMessage;
     try {
-      data = decodeBody(items, start, this.#offsets[index + 1]);
+      message = this.#input.messages.message(index);
     } catch (error) {
-      this.#refuse(index, 'damaged', error instanceof BroadcastError ? error.message : String(error));
+      this.#refuse(index, 'damaged', textOf(error));
       return undefined;
     }
-    return receivedMessage({
-      id: formatId(envelope.idPrefix, this.#ids[index] as number),
-      clients: envelope.clients,
-      channels: envelope.channels,
-      name: envelope.name,
-      data,
-      persistent: envelope.persistent,
-      headers: envelope.headers ?? NO_HEADERS,
-      ttl: envelope.ttl,
-      sender: sender.name,
-      timestamp,
-    });
+    if (this.hasSeveralRunners) (this.#decoded ??= new Map()).set(index, message);
+    return message;
   }
 
   /** The message itself is at fault: no handler gets it. */
@@ -245,8 +223,6 @@ export class Intake implements Work {
     return true;
   }
 }
-
-const NO_HEADERS: Readonly<Record<string, string>> = Object.freeze({});
 
 function dropOldest(set: RangeSet): void {
   for (const { first, count } of set.ranges()) {

@@ -3,14 +3,7 @@
  * sending it would end the connection, again and again.
  */
 import { ITEM_HEADER, itemOffsets, type Envelope } from '../batch.js';
-
-/** The limits of a server that a message can exceed. */
-export interface MessageLimits {
-  readonly messageBytes: number;
-  readonly headerBytes: number;
-  readonly targets: number;
-  readonly nameBytes: number;
-}
+import { sizeOfHeaders, type MessageLimits } from '../outgoing.js';
 
 /** What a server lets pass beyond `messageBytes`: the id delta that stands before a body. */
 const DELTA = 8;
@@ -20,9 +13,7 @@ function envelopeExceeds(
   { headerBytes, targets, nameBytes }: MessageLimits,
 ): boolean {
   if (channels.length + clients.length > targets) return true;
-  let size = 0;
-  for (const [key, value] of Object.entries(headers ?? {})) size += Buffer.byteLength(key) + Buffer.byteLength(value);
-  if (size > headerBytes) return true;
+  if (headers !== undefined && sizeOfHeaders(headers) > headerBytes) return true;
   return [...channels, ...clients, name ?? ''].some(text => Buffer.byteLength(text) > nameBytes);
 }
 

@@ -4,6 +4,7 @@ import type { Instance } from '../broker/model.js';
 import type { ResolvedServerConfig } from '../config.js';
 import type { ErrorCode } from '../errors.js';
 import type { Heart } from '../transport/heart.js';
+import type { Addresses } from './addresses.js';
 import type { Aliases } from './aliases.js';
 
 /** A connection, as the hub and the server see it. */
@@ -23,6 +24,7 @@ export interface Hub {
   readonly config: ResolvedServerConfig;
   readonly broker: Broker;
   readonly aliases: Aliases;
+  readonly addresses: Addresses;
   readonly heart: Heart;
   /** Random for each start. */
   readonly boot: string;

@@ -42,12 +42,14 @@ export class Listener {
       if (code === 'EADDRNOTAVAIL' || code === 'EAFNOSUPPORT') return; // no IPv6 here
       await this.close();
       // A port that the system chose for IPv4 may be taken on IPv6: choose again.
-      if (address.port === 0) return this.#listenAgain(address);
+      if (address.port === 0) return this.listenAgain(address);
       throw error;
     }
   }
 
-  async #listenAgain(address: Address): Promise<void> {
+  /** The same after `close`, or after a failure. */
+  async listenAgain(address: Address): Promise<void> {
+    await this.close();
     this.#closing = false;
     await this.listen(address);
   }

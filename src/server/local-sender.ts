@@ -1,80 +1,81 @@
 /** The server as a sender: its own positions and receipts. What it sends is routed like everything else. */
 import { randomBytes } from 'node:crypto';
-import type { Batch } from '../batch.js';
-import { encodeBody } from '../body/index.js';
+import { AbortWatch } from '../abort-watch.js';
+import { ITEM_HEADER, type Batch } from '../batch.js';
 import type { Broker } from '../broker/broker.js';
 import type { Instance } from '../broker/model.js';
 import type { FailureMessage, Outcome, Outlet } from '../broker/ports.js';
 import type { Limits } from '../config.js';
 import { BroadcastError } from '../errors.js';
-import { LazyReceipt } from '../lazy-receipt.js';
-import { parseId, type BroadcastMessage } from '../message.js';
-import { checkName } from '../names.js';
+import { LazyReceipt, WatchedReceipt } from '../lazy-receipt.js';
+import type { BroadcastMessage } from '../message.js';
+import { checkSendOptions, Outgoing } from '../outgoing.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
-
-interface Waiting {
-  readonly receipt: LazyReceipt;
-  readonly tracked: boolean;
-}
+import { rejected } from '../waiters.js';
 
 export class LocalSender implements Outlet {
   readonly address = 'server';
   readonly buffered = 0;
   readonly lastProgress = 0;
   readonly #broker: Broker;
-  readonly #limits: Limits;
   readonly #instance: Instance;
-  readonly #waiting = new Map<number, Waiting>();
+  readonly #outgoing: Outgoing;
+  readonly #aborts = new AbortWatch();
+  /** Receipts of what is not safe, and of what is followed until its final outcome, by position. */
+  readonly #unsafe = new Map<number, LazyReceipt>();
+  readonly #tracked = new Map<number, LazyReceipt>();
   readonly #onFailure: (failure: DeliveryFailure) => void;
   readonly #now: () => number;
   #position = 0;
 
   constructor(broker: Broker, limits: Limits, now: () => number, onFailure: (failure: DeliveryFailure) => void) {
     this.#broker = broker;
-    this.#limits = limits;
+    this.#outgoing = new Outgoing(limits);
     this.#now = now;
     this.#onFailure = onFailure;
     this.#instance = broker.attachServer(randomBytes(16).toString('hex'), this);
   }
 
   send(message: BroadcastMessage, options: SendOptions): Promise<Receipt> {
-    const receipt = new LazyReceipt(message.id);
     try {
-      const tracked = options.until === 'delivered';
-      const batch = this.#batchOf(message, tracked);
-      this.#waiting.set(batch.first, { receipt, tracked });
-      options.signal?.addEventListener(
-        'abort',
-        () => receipt.fail(new BroadcastError('aborted', 'the waiting for the receipt was aborted')),
-        { once: true },
-      );
-      this.#broker.publish(this.#instance, batch);
+      return this.#send(message, options);
     } catch (error) {
-      if (!(error instanceof BroadcastError)) throw error;
-      receipt.fail(error);
+      if (error instanceof BroadcastError) return rejected(error);
+      throw error;
     }
+  }
+
+  #send(message: BroadcastMessage, { until, signal }: SendOptions): LazyReceipt {
+    checkSendOptions({ ...(until && { until }), ...(signal && { signal }) });
+    this.#outgoing.check(message);
+    const tracked = until === 'delivered';
+    const batch = this.#batchOf(message, tracked);
+    const receipt = signal === undefined ? new LazyReceipt(message.id) : this.#watched(message, batch.first, signal);
+    this.#unsafe.set(batch.first, receipt);
+    if (tracked) this.#tracked.set(batch.first, receipt);
+    this.#broker.publish(this.#instance, batch);
+    return receipt;
+  }
+
+  /** What the server sends is routed at once, so a signal only ends the waiting. */
+  #watched(message: BroadcastMessage, position: number, signal: AbortSignal): LazyReceipt {
+    const receipt = new WatchedReceipt(message.id);
+    receipt.onSettled = this.#aborts.watch(signal, () => {
+      this.#tracked.delete(position);
+      receipt.fail(new BroadcastError('aborted', 'the signal was aborted; the message was sent and may arrive'));
+    });
     return receipt;
   }
 
   #batchOf(message: BroadcastMessage, tracked: boolean): Batch {
     const { channels, clients, name, persistent, headers, ttl } = message;
-    for (const channel of channels) checkName(channel, 'the channel', this.#limits.nameBytes);
-    for (const client of clients) checkName(client, 'the client', this.#limits.nameBytes);
-    if (name !== undefined) checkName(name, 'the message name', this.#limits.nameBytes);
-    const id = parseId(message.id);
-    if (id === undefined) throw new BroadcastError('invalid-argument', `${message.id} is not the id of a message`);
-    const body = encodeBody(message.data);
-    if (body.length > this.#limits.messageBytes) {
-      throw new BroadcastError(
-        'message-too-large',
-        `the data has ${String(body.length)} bytes; limits.messageBytes is ${String(this.#limits.messageBytes)}`,
-      );
-    }
-    const items = Buffer.allocUnsafe(5 + body.length);
+    const id = this.#outgoing.id(message);
+    const body = this.#outgoing.encode(message);
+    const items = Buffer.allocUnsafe(ITEM_HEADER + 1 + body.length);
     items.writeUInt32LE(1 + body.length, 0);
-    items[4] = 0;
-    items.set(body, 5);
-    const hasHeaders = Object.keys(headers).length > 0;
+    items[ITEM_HEADER] = 0; // the delta of the id
+    items.set(body, ITEM_HEADER + 1);
+    const first = ++this.#position;
     return {
       sender: this.#instance.sender,
       envelope: {
@@ -82,50 +83,61 @@ export class LocalSender implements Outlet {
         clients,
         everyone: channels.length + clients.length === 0,
         name,
-        headers: hasHeaders ? headers : undefined,
+        headers: Object.keys(headers).length > 0 ? headers : undefined,
         persistent,
         tracked,
         resent: false,
         ttl,
         idPrefix: id.prefix,
       },
-      first: ++this.#position,
+      first,
       count: 1,
       idBase: id.counter,
-      floor: this.#floor(),
+      floor: this.#floor(first),
       timestamp: this.#now(),
       items,
     };
   }
 
-  /** The lowest position that is not settled. */
-  #floor(): number {
-    for (const position of this.#waiting.keys()) return position;
-    return this.#position;
+  /** The lowest position that is not safe. */
+  #floor(first: number): number {
+    for (const position of this.#unsafe.keys()) return position;
+    return first;
   }
 
   /** What is not settled is rejected: the server has stopped. */
   close(): void {
-    for (const { receipt } of this.#waiting.values())
-      receipt.fail(new BroadcastError('closed', 'the server has stopped; the outcome is unknown'));
-    this.#waiting.clear();
+    const error = new BroadcastError('closed', 'the server has stopped; the outcome is unknown');
+    const receipts = [...this.#unsafe.values(), ...this.#tracked.values()];
+    this.#unsafe.clear();
+    this.#tracked.clear();
+    for (const receipt of receipts) receipt.fail(error);
   }
 
   // ---- Outlet ------------------------------------------------------------------------------------------------------------
 
   receipts(outcomes: readonly Outcome[]): void {
-    for (const { first, count, status, durability, final } of outcomes) {
-      for (let position = first; position < first + count; position++) {
-        const waiting = this.#waiting.get(position);
-        if (waiting === undefined || (waiting.tracked && !final)) continue;
-        this.#waiting.delete(position);
-        waiting.receipt.settle(status, durability);
-      }
+    for (const outcome of outcomes) {
+      const end = outcome.first + outcome.count;
+      for (let position = outcome.first; position < end; position++) this.#settle(position, outcome);
+    }
+  }
+
+  #settle(position: number, { status, durability, final }: Outcome): void {
+    const unsafe = this.#unsafe.get(position);
+    this.#unsafe.delete(position);
+    const tracked = this.#tracked.get(position);
+    if (tracked === undefined) unsafe?.settle(status, durability);
+    else if (final) {
+      this.#tracked.delete(position);
+      tracked.settle(status, durability);
     }
   }
 
   failure({ failure, position }: FailureMessage): void {
-    this.#waiting.get(position)?.receipt.addFailure({ position, failure });
+    const end = position + (failure.count ?? 1);
+    for (let p = position; p < end; p++)
+      (this.#unsafe.get(p) ?? this.#tracked.get(p))?.addFailure({ position: p, failure });
     this.#onFailure(failure);
   }
 

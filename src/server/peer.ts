@@ -25,7 +25,9 @@ import { FIRST_OPTIONAL, FRAME, FRAME_HEADER, frameName, maxFrameBytes } from '.
 import * as frames from '../protocol/frames.js';
 import { decodeMessages, EnvelopeMemo, patchTimestamp } from '../protocol/messages.js';
 import { FrameConnection, type ConnectionOwner } from '../transport/frame-connection.js';
+import { isLocal } from './addresses.js';
 import type { Hub } from './hub.js';
+import { checkBatch } from './inbound.js';
 import { wireAsReceived, wireOf } from './wire.js';
 
 /** Nothing is read from a client that leaves more than this untaken, beside the window of its deliveries. */
@@ -51,7 +53,7 @@ export class Peer implements ConnectionOwner, Outlet {
   constructor(hub: Hub, socket: Socket) {
     this.#hub = hub;
     const { clock, limits, logger } = hub.config;
-    this.address = addressOf(socket);
+    this.address = hub.addresses.take(socket);
     this.#local = isLocal(socket);
     this.#connection = new FrameConnection(socket, this, {
       clock,
@@ -104,6 +106,7 @@ export class Peer implements ConnectionOwner, Outlet {
 
   onClose(error: BroadcastError | undefined): void {
     this.#hub.peers.delete(this);
+    this.#hub.addresses.release(this.address);
     this.#hub.counters.bytesIn += this.#connection.bytesIn;
     this.#hub.counters.bytesOut += this.#connection.bytesOut;
     this.#letGo();
@@ -408,40 +411,3 @@ const HANDLERS = new Map<number, Handler>([
   [FRAME.GOODBYE, Peer.prototype.onGoodbye],
   [FRAME.ADMIN, Peer.prototype.onAdmin],
 ]);
-
-function checkBatch(batch: Batch, limits: { messageBytes: number; headerBytes: number; targets: number }): void {
-  const { envelope, items, count } = batch;
-  if (envelope.channels.length + envelope.clients.length > limits.targets) {
-    throw new PeerFault('too-many-targets', `a message has more than ${String(limits.targets)} targets`);
-  }
-  if (items.length > limits.messageBytes) {
-    for (let i = 0, at = 0; i < count; i++) {
-      const size = items.readUInt32LE(at);
-      // The size counts the delta of the id as well, of at most 8 bytes.
-      if (size > limits.messageBytes + 8)
-        throw new PeerFault('message-too-large', `a message has more than ${String(limits.messageBytes)} bytes`);
-      at += 4 + size;
-    }
-  }
-  if (envelope.headers !== undefined) {
-    let size = 0;
-    for (const [key, value] of Object.entries(envelope.headers))
-      size += Buffer.byteLength(key) + Buffer.byteLength(value);
-    if (size > limits.headerBytes)
-      throw new PeerFault('headers-too-large', `the headers have more than ${String(limits.headerBytes)} bytes`);
-  }
-}
-
-let unixConnections = 0;
-
-function addressOf(socket: Socket): string {
-  const { remoteAddress, remotePort } = socket;
-  if (remoteAddress === undefined) return `unix:${String(++unixConnections)}`;
-  const host = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '');
-  return host.includes(':') ? `[${host}]:${String(remotePort)}` : `${host}:${String(remotePort)}`;
-}
-
-function isLocal(socket: Socket): boolean {
-  const { remoteAddress } = socket;
-  return remoteAddress === undefined || remoteAddress === '::1' || /^(?:::ffff:)?127\./.test(remoteAddress);
-}

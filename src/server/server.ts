@@ -1,9 +1,7 @@
-/** `BroadcastServer` and `BroadcastTcpServer`: the public face of the server. Thin: connections are in peer.ts, everything else is the broker's. */
+/** `BroadcastTcpServer`: the public face of the server. Thin: connections are in peer.ts, everything else is the broker's. */
 import { randomBytes } from 'node:crypto';
-import { EventEmitter } from 'node:events';
 import type { Socket } from 'node:net';
-import { idCounterAt, itemOffsets, type Batch } from '../batch.js';
-import { decodeBody } from '../body/index.js';
+import type { Batch } from '../batch.js';
 import { Broker } from '../broker/broker.js';
 import type { DeadBatch } from '../broker/dead-letters.js';
 import type { Instance } from '../broker/model.js';
@@ -13,120 +11,33 @@ import { diskEngine } from '../engine/disk/disk-engine.js';
 import { isEngine, type Engine } from '../engine/engine.js';
 import { memoryEngine } from '../engine/memory/memory-engine.js';
 import { BroadcastError } from '../errors.js';
-import { formatId, lazyMessage, type BroadcastMessage } from '../message.js';
-import { isAlive, machineIdentity } from '../process-identity.js';
+import { CallbackSet, Events, type Unsubscribe } from '../events.js';
+import type { BroadcastMessage } from '../message.js';
+import { machineIdentity } from '../process-identity.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
-import { parseEndpoint } from '../transport/endpoint.js';
+import { ReceivedBatch } from '../received.js';
+import { parseEndpoint, type Address } from '../transport/endpoint.js';
 import { Heart } from '../transport/heart.js';
+import { atMost, checkTimeout, rejected, Waiters } from '../waiters.js';
+import { Addresses } from './addresses.js';
 import { administrate } from './admin.js';
 import { Aliases } from './aliases.js';
+import {
+  BroadcastServer,
+  type BroadcastPeer,
+  type DeadLetter,
+  type ServerEvents,
+  type ServerStats,
+  type SessionInfo,
+} from './broadcast-server.js';
+import { Complaints } from './complaints.js';
 import type { Hub, HubPeer } from './hub.js';
 import { Listener } from './listener.js';
 import { LocalSender } from './local-sender.js';
 import { Peer } from './peer.js';
-
-/** A client that is connected, as the server sees it. */
-export interface BroadcastPeer {
-  /** The client's name. */
-  readonly name: string;
-  /** The id of its instance: one process's client object. */
-  readonly instance: string;
-  /** Its address, `host:port`. */
-  readonly address: string;
-}
-
-/** The server's events. */
-export interface ServerEvents {
-  listening: [];
-  connect: [BroadcastPeer];
-  disconnect: [peer: BroadcastPeer, reason: string];
-  subscribe: [peer: BroadcastPeer, channel: string];
-  unsubscribe: [peer: BroadcastPeer, channel: string];
-  failure: [DeliveryFailure];
-  engineError: [error: Error];
-}
-
-/** A message that no handler of a name would take. */
-export interface DeadLetter {
-  id: string;
-  message: BroadcastMessage;
-  reason: string;
-  attempts: number;
-  at: number;
-}
-
-/** What the server keeps for a name. */
-export interface SessionInfo {
-  name: string;
-  instances: number;
-  subscriptions: readonly string[];
-  queued: number;
-  queuedBytes: number;
-  deadLetters: number;
-  lastSeen: number;
-}
-
-/** Counters since the start and sizes now. */
-export interface ServerStats {
-  clients: number;
-  sessions: number;
-  channels: number;
-  messagesIn: number;
-  messagesOut: number;
-  bytesIn: number;
-  bytesOut: number;
-  stored: number;
-  queued: number;
-  backlog: number;
-  failures: number;
-  deadLetters: number;
-  uptime: number;
-}
-
-/** Ends an observation or subscription of a callback. */
-export type Unsubscribe = () => void;
-
-/** What every Broadcast server can do, whatever its transport. */
-export abstract class BroadcastServer {
-  /** Opens the store and listens. Rejects with `address-in-use`, `address-unavailable`, `store-locked`, `store-foreign`, `store-newer`, `store-unreadable`, `already-started`. */
-  abstract start(): Promise<void>;
-  /** Drains, tells the clients, frees the address. Idempotent; at most `timeout`, 5 000 ms by default. */
-  abstract stop(options?: { timeout?: number }): Promise<void>;
-  /** Observes every message that clients send, in order, before it is routed. Called, not awaited; cannot veto. */
-  abstract onMessage(handler: (message: BroadcastMessage, peer: BroadcastPeer) => unknown): Unsubscribe;
-  /** Sends a message from the server itself. Rejects with `data-not-cloneable`, `invalid-name`, `message-too-large`, `aborted`, `closed`. */
-  abstract sendMessage(message: BroadcastMessage, options?: SendOptions): Promise<Receipt>;
-  /** Hears of messages of the server itself that do not reach a recipient now, or never will. */
-  abstract onDeliveryFailure(handler: (failure: DeliveryFailure) => unknown): Unsubscribe;
-  /** Where it listens, or null. */
-  abstract readonly address: { host: string; port: number } | { path: string } | null;
-  /** The clients that are connected. */
-  abstract readonly clients: readonly BroadcastPeer[];
-  /** The channels that somebody subscribes to. */
-  abstract readonly channels: readonly string[];
-  /** Counters and sizes. */
-  abstract stats(): ServerStats;
-  /** The names that the server keeps. */
-  abstract sessions(): Promise<readonly SessionInfo[]>;
-  /** Ends a session: queue, subscriptions, dead letters; senders hear `dropped`. Rejects with `not-found`. */
-  abstract forget(name: string): Promise<void>;
-  /** The dead letters of a name; `retry` and `drop` reject with `not-found`. */
-  abstract deadLetters(name: string): {
-    list(limit?: number): Promise<readonly DeadLetter[]>;
-    retry(id: string): Promise<void>;
-    drop(id: string): Promise<void>;
-  };
-  abstract on<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this;
-  abstract once<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this;
-  abstract off<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this;
-  /** `await using`. */
-  abstract [Symbol.asyncDispose](): Promise<void>;
-}
+import { Suspects } from './suspects.js';
 
 const STOP_TIMEOUT = 5000;
-/** How often a lost instance's process is looked at, at first and later. */
-const LOOK_AT_PROCESS = [20, 50, 100, 250, 500, 1000] as const;
-const MAX_COMPLAINTS = 1024;
 
 type State = 'new' | 'starting' | 'running' | 'stopping' | 'stopped';
 
@@ -139,26 +50,45 @@ type State = 'new' | 'starting' | 'running' | 'stopping' | 'stopped';
  */
 export class BroadcastTcpServer extends BroadcastServer {
   readonly #config: ResolvedServerConfig;
+  readonly #wanted: Address;
   readonly #engine: Engine;
-  readonly #emitter = new EventEmitter();
+  readonly #events: Events<ServerEvents>;
   readonly #hub: Hub;
+  readonly #suspects: Suspects;
   readonly #listener: Listener;
-  readonly #observers = new Set<(message: BroadcastMessage, peer: BroadcastPeer) => unknown>();
-  readonly #failureHandlers = new Set<(failure: DeliveryFailure) => unknown>();
-  readonly #complaints = new Map<string, number>();
+  readonly #observers = new CallbackSet<[BroadcastMessage, BroadcastPeer]>();
+  readonly #failureHandlers = new CallbackSet<[DeliveryFailure]>();
+  /** Who waits for connections to end. */
+  readonly #gone = new Waiters();
   #local: LocalSender | undefined;
   #state: State = 'new';
+  #started: Promise<void> | undefined;
   #stopped: Promise<void> | undefined;
   #startedAt = 0;
   #relisten: Timer | undefined;
 
-  /** Throws `invalid-option`, `engine-invalid`. */
+  /** Listens nowhere yet: that is what `start` is for. Throws `invalid-option`, `engine-invalid`. */
   constructor(config: ServerConfig = {}) {
     super();
     this.#config = resolveServerConfig(config);
+    this.#wanted = parseEndpoint(this.#config.endpoint);
+    this.#events = new Events(this, this.#config.logger);
     this.#engine = this.#chooseEngine();
-    const { clock, limits, logger, storeAfter, instanceGrace, deadAfter, pingInterval } = this.#config;
-    const broker = new Broker({
+    const broker = this.#newBroker();
+    const { clock, instanceGrace, deadAfter } = this.#config;
+    this.#suspects = new Suspects(clock, Math.max(instanceGrace, deadAfter), instance => broker.died(instance));
+    this.#hub = this.#newHub(broker);
+    this.#listener = new Listener(
+      socket => this.#onSocket(socket),
+      error => this.#listenerFailed(error),
+    );
+  }
+
+  // ---- the parts and what they need --------------------------------------------------------------------------------------
+
+  #newBroker(): Broker {
+    const { clock, limits, logger, storeAfter, instanceGrace, deadAfter } = this.#config;
+    return new Broker({
       engine: this.#engine,
       clock,
       limits,
@@ -169,31 +99,33 @@ export class BroadcastTcpServer extends BroadcastServer {
       events: {
         subscribed: (instance, channel) => this.#emitFor('subscribe', instance, channel),
         unsubscribed: (instance, channel) => this.#emitFor('unsubscribe', instance, channel),
-        failure: failure => this.#emit('failure', failure),
+        failure: failure => this.#events.emit('failure', failure),
         restored: instance => this.#lookForProcess(instance),
         senderGone: instance => this.#senderGone(instance),
         engineFailed: error => this.#engineFailed(error),
       },
     });
-    this.#hub = {
+  }
+
+  #newHub(broker: Broker): Hub {
+    const { clock, logger, deadAfter, pingInterval } = this.#config;
+    const complaints = new Complaints(clock, logger);
+    return {
       config: this.#config,
       broker,
       aliases: new Aliases(),
+      addresses: new Addresses(),
       heart: new Heart(clock, pingInterval, deadAfter),
       boot: randomBytes(16).toString('hex'),
       peers: new Set(),
       counters: { bytesIn: 0, bytesOut: 0 },
       stopping: false,
-      welcomed: peer => this.#emit('connect', peerOf(peer)),
-      left: (peer, reason) => this.#emit('disconnect', peerOf(peer), reason),
-      suspect: (instance, pid) => this.#suspect(instance, pid, 0),
-      complain: (address, code, text) => this.#complain(address, code, text),
+      welcomed: peer => this.#events.emit('connect', peerOf(peer)),
+      left: (peer, reason) => this.#events.emit('disconnect', peerOf(peer), reason),
+      suspect: (instance, pid) => this.#suspects.add(instance, pid),
+      complain: (address, code, text) => complaints.add(address, code, text),
       admin: (verb, args, asker) => administrate(this, verb, args, { description: this.#describe(), asker }),
     };
-    this.#listener = new Listener(
-      socket => this.#onSocket(socket),
-      error => this.#listenerFailed(error),
-    );
   }
 
   #chooseEngine(): Engine {
@@ -221,51 +153,59 @@ export class BroadcastTcpServer extends BroadcastServer {
 
   // ---- life --------------------------------------------------------------------------------------------------------------
 
-  async start(): Promise<void> {
+  start(): Promise<void> {
     if (this.#state !== 'new')
-      throw new BroadcastError('already-started', 'the server was started before; make a new one to start again');
+      return rejected(
+        new BroadcastError('already-started', 'the server was started before; make a new one to start again'),
+      );
     this.#state = 'starting';
+    this.#started = this.#start();
+    return this.#started;
+  }
+
+  async #start(): Promise<void> {
     const { broker } = this.#hub;
-    const address = parseEndpoint(this.#config.endpoint);
+    const { clock, limits } = this.#config;
     try {
       await broker.open();
-      const { clock, limits } = this.#config;
       this.#local = new LocalSender(
         broker,
         limits,
         () => clock.now(),
         failure => this.#onLocalFailure(failure),
       );
-      await this.#listener.listen(address);
+      await this.#listener.listen(this.#wanted);
     } catch (error) {
       this.#state = 'stopped';
       await broker.close().catch(() => undefined);
       throw error;
     }
-    this.#startedAt = this.#config.clock.monotonic();
+    this.#startedAt = clock.monotonic();
     this.#state = 'running';
-    this.#emit('listening');
+    this.#events.emit('listening');
   }
 
-  stop(options: { timeout?: number } = {}): Promise<void> {
-    this.#stopped ??= this.#stop(options.timeout ?? STOP_TIMEOUT);
+  stop({ timeout = STOP_TIMEOUT }: { timeout?: number } = {}): Promise<void> {
+    if (this.#stopped !== undefined) return this.#stopped;
+    try {
+      checkTimeout(timeout);
+    } catch (error) {
+      return rejected(error as BroadcastError);
+    }
+    this.#stopped = this.#stop(timeout);
     return this.#stopped;
   }
 
   async #stop(timeout: number): Promise<void> {
-    const wasRunning = this.#state === 'running';
+    if (this.#state === 'new') this.#state = 'stopped';
+    await this.#started?.catch(() => undefined);
+    if (this.#state !== 'running') return;
     this.#state = 'stopping';
     this.#hub.stopping = true;
     this.#relisten?.cancel();
+    this.#suspects.stop();
     await this.#listener.close();
-    if (wasRunning) {
-      let timer: Timer | undefined;
-      const late = new Promise<void>(resolve => {
-        timer = this.#config.clock.setTimeout(resolve, timeout);
-      });
-      await Promise.race([this.#drain(), late]);
-      timer?.cancel();
-    }
+    await atMost(this.#drain(), timeout, this.#config.clock);
     for (const peer of this.#hub.peers) peer.destroy();
     this.#local?.close();
     this.#state = 'stopped';
@@ -273,9 +213,8 @@ export class BroadcastTcpServer extends BroadcastServer {
 
   async #drain(): Promise<void> {
     await this.#hub.broker.close();
-    const peers = [...this.#hub.peers];
-    for (const peer of peers) peer.sayGoodbye('the server is stopping');
-    while (this.#hub.peers.size > 0) await new Promise<void>(resolve => this.#emitter.once('peerGone', resolve));
+    for (const peer of this.#hub.peers) peer.sayGoodbye('the server is stopping');
+    while (this.#hub.peers.size > 0) await this.#gone.wait();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -283,26 +222,26 @@ export class BroadcastTcpServer extends BroadcastServer {
   }
 
   #listenerFailed(error: Error): void {
-    const { clock, logger, reconnectInterval } = this.#config;
+    const { logger, reconnectInterval } = this.#config;
     logger.error(`listening failed, trying again every ${String(reconnectInterval)} ms`, error);
-    const address = this.#listener.address;
-    if (address === undefined) return;
-    const again = (): void => {
-      this.#relisten = clock.setTimeout(() => {
-        if (this.#hub.stopping) return;
-        void this.#listener
-          .close()
-          .then(() => this.#listener.listen(address))
-          .catch(again);
-      }, reconnectInterval);
-    };
-    again();
+    this.#listenLater(this.#listener.address ?? this.#wanted);
+  }
+
+  #listenLater(address: Address): void {
+    const { clock, reconnectInterval } = this.#config;
+    this.#relisten = clock.setTimeout(() => {
+      if (this.#hub.stopping) return;
+      this.#listener.listenAgain(address).then(
+        () => this.#events.emit('listening'),
+        () => this.#listenLater(address),
+      );
+    }, reconnectInterval);
   }
 
   /** A store that failed is not trusted again: nothing further is accepted, and everybody is told why. */
   #engineFailed(error: Error): void {
     this.#config.logger.error('the store has failed; the server accepts nothing further', error);
-    this.#emit('engineError', error);
+    this.#events.emit('engineError', error);
     this.#hub.stopping = true;
     void this.#listener.close();
     for (const peer of this.#hub.peers) peer.end('store-failed', error.message);
@@ -312,7 +251,7 @@ export class BroadcastTcpServer extends BroadcastServer {
 
   #onSocket(socket: Socket): void {
     const peer = new Peer(this.#hub, socket);
-    socket.once('close', () => this.#emitter.emit('peerGone'));
+    socket.once('close', () => this.#gone.release());
     const { connections } = this.#config.limits;
     if (this.#hub.stopping) peer.end('shutting-down', 'the server is stopping');
     else if (this.#hub.peers.size > connections)
@@ -324,32 +263,7 @@ export class BroadcastTcpServer extends BroadcastServer {
     const [machine, pid] = process.split('#') as [string, string | undefined];
     if (pid === undefined || machine !== machineIdentity()) return;
     // In a turn of its own: the broker is being restored.
-    this.#config.clock.setTimeout(() => this.#suspect(id, Number(pid), 0), 0);
-  }
-
-  /** Looks whether the process of a lost instance on this machine has died; if so nobody waits for it. */
-  #suspect(instance: string, pid: number, look: number): void {
-    if (this.#hub.stopping) return;
-    if (!isAlive(pid)) {
-      this.#hub.broker.died(instance);
-      return;
-    }
-    const { clock, instanceGrace, deadAfter } = this.#config;
-    const pause = LOOK_AT_PROCESS[Math.min(look, LOOK_AT_PROCESS.length - 1)] as number;
-    if (look * 1000 > Math.max(instanceGrace, deadAfter)) return;
-    clock.setTimeout(() => this.#suspect(instance, pid, look + 1), pause);
-  }
-
-  #complain(address: string, code: string, text: string): void {
-    const host = address.replace(/:\d+$/, '');
-    const key = `${host} ${code}`;
-    const now = this.#config.clock.monotonic();
-    if (now - (this.#complaints.get(key) ?? -Infinity) < 1000) return;
-    if (this.#complaints.size >= MAX_COMPLAINTS) this.#complaints.clear();
-    this.#complaints.set(key, now);
-    const line = `the connection from ${address} ended: ${code}: ${text}`;
-    if (code === 'connection-lost') this.#config.logger.debug(line);
-    else this.#config.logger.warn(line);
+    this.#config.clock.setTimeout(() => this.#suspects.add(id, Number(pid)), 0);
   }
 
   #senderGone(instance: string): void {
@@ -361,37 +275,38 @@ export class BroadcastTcpServer extends BroadcastServer {
   // ---- messages ------------------------------------------------------------------------------------------------------------
 
   onMessage(handler: (message: BroadcastMessage, peer: BroadcastPeer) => unknown): Unsubscribe {
-    this.#observers.add(handler);
-    this.#hub.broker.observer = (batch, instance) => this.#observe(batch, instance);
+    checkCallback(handler, 'onMessage');
+    const remove = this.#observers.add(handler);
+    const { broker } = this.#hub;
+    broker.observer = (batch, instance) => this.#observe(batch, instance);
     return () => {
-      this.#observers.delete(handler);
-      if (this.#observers.size === 0) this.#hub.broker.observer = undefined;
+      remove();
+      if (this.#observers.size === 0) broker.observer = undefined;
     };
   }
 
   #observe(batch: Batch, instance: Instance): void {
-    const peer = { name: instance.session.name, instance: instance.id, address: instance.outlet?.address ?? '' };
-    for (const message of messagesOf(batch)) {
-      for (const observer of this.#observers) this.#guard('an observer', () => observer(message, peer));
+    const peer = peerOfInstance(instance);
+    const messages = new ReceivedBatch(batch);
+    for (let i = 0; i < batch.count; i++) {
+      const message = messages.lazyMessage(i);
+      for (const observer of this.#observers) this.#events.call('an observer', observer, message, peer);
     }
   }
 
   sendMessage(message: BroadcastMessage, options: SendOptions = {}): Promise<Receipt> {
-    if (this.#local === undefined || this.#state !== 'running') {
-      const rejected = Promise.reject(new BroadcastError('closed', 'the server is not running; call start() first'));
-      rejected.catch(() => undefined);
-      return rejected;
-    }
+    if (this.#local === undefined || this.#state !== 'running')
+      return rejected(new BroadcastError('closed', 'the server is not running; call start() first'));
     return this.#local.send(message, options);
   }
 
   onDeliveryFailure(handler: (failure: DeliveryFailure) => unknown): Unsubscribe {
-    this.#failureHandlers.add(handler);
-    return () => this.#failureHandlers.delete(handler);
+    checkCallback(handler, 'onDeliveryFailure');
+    return this.#failureHandlers.add(handler);
   }
 
   #onLocalFailure(failure: DeliveryFailure): void {
-    for (const handler of this.#failureHandlers) this.#guard('a failure handler', () => handler(failure));
+    for (const handler of this.#failureHandlers) this.#events.call('a failure handler', handler, failure);
   }
 
   // ---- looking -------------------------------------------------------------------------------------------------------------
@@ -442,80 +357,37 @@ export class BroadcastTcpServer extends BroadcastServer {
   // ---- events --------------------------------------------------------------------------------------------------------------
 
   on<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this {
-    this.#emitter.on(event, listener as (...args: unknown[]) => void);
+    this.#events.on(event, listener);
     return this;
   }
 
   once<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this {
-    this.#emitter.once(event, listener as (...args: unknown[]) => void);
+    this.#events.once(event, listener);
     return this;
   }
 
   off<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this {
-    this.#emitter.off(event, listener as (...args: unknown[]) => void);
+    this.#events.off(event, listener);
     return this;
   }
 
-  #emit<E extends keyof ServerEvents>(event: E, ...args: ServerEvents[E]): void {
-    for (const listener of this.#emitter.rawListeners(event))
-      this.#guard(`a listener of ${event}`, () => listener.call(this, ...args) as unknown);
-  }
-
   #emitFor(event: 'subscribe' | 'unsubscribe', instance: Instance | undefined, channel: string): void {
-    if (instance === undefined) return;
-    this.#emit(
-      event,
-      { name: instance.session.name, instance: instance.id, address: instance.outlet?.address ?? '' },
-      channel,
-    );
+    if (instance !== undefined) this.#events.emit(event, peerOfInstance(instance), channel);
   }
+}
 
-  /** Calls back into the application: what it throws is logged and goes no further. */
-  #guard(what: string, call: () => unknown): void {
-    const failed = (error: unknown): void => this.#config.logger.error(`${what} of the server threw`, error);
-    try {
-      const result = call();
-      if (result instanceof Promise) result.catch(failed);
-    } catch (error) {
-      failed(error);
-    }
-  }
+function checkCallback(callback: unknown, method: string): void {
+  if (typeof callback !== 'function') throw new BroadcastError('invalid-argument', `${method} takes a function`);
 }
 
 function peerOf(peer: HubPeer): BroadcastPeer {
   return { name: peer.name, instance: peer.instance?.id ?? '', address: peer.address };
 }
 
-/** The messages of a batch, with data that is decoded when it is first read. */
-function messagesOf(batch: Batch): BroadcastMessage[] {
-  const { items, envelope, sender } = batch;
-  const offsets = itemOffsets(items, batch.count);
-  const messages: BroadcastMessage[] = [];
-  for (let i = 0; i < batch.count; i++) {
-    const end = offsets[i + 1] as number;
-    let start = (offsets[i] as number) + 4;
-    while ((items[start++] as number) >= 0x80); // the delta of the id
-    const bodyStart = start;
-    messages.push(
-      lazyMessage(
-        {
-          id: formatId(envelope.idPrefix, idCounterAt(batch, i)),
-          clients: envelope.clients,
-          channels: envelope.channels,
-          name: envelope.name,
-          persistent: envelope.persistent,
-          headers: envelope.headers ?? {},
-          ttl: envelope.ttl,
-          sender: sender.name,
-          timestamp: batch.timestamp,
-        },
-        () => decodeBody(items, bodyStart, end),
-      ),
-    );
-  }
-  return messages;
+function peerOfInstance({ session, id, outlet }: Instance): BroadcastPeer {
+  return { name: session.name, instance: id, address: outlet?.address ?? '' };
 }
 
 function deadLetterOf({ id, batch, reason, attempts, at }: DeadBatch): DeadLetter {
-  return { id, message: messagesOf(batch)[0] as BroadcastMessage, reason, attempts, at };
+  return { id, message: new ReceivedBatch(batch).lazyMessage(0), reason, attempts, at };
 }

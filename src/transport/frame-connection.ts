@@ -16,7 +16,7 @@ import type { Clock, Timer } from '../clock.js';
 import { BroadcastError, isErrorCode, type ErrorCode } from '../errors.js';
 import type { Logger } from '../logger.js';
 import { Reader } from '../protocol/bytes.js';
-import { FRAME, FRAME_HEADER, frameName, PREAMBLE } from '../protocol/constants.js';
+import { FRAME, FRAME_HEADER, PREAMBLE } from '../protocol/constants.js';
 import { decodeError, encodeError, errorFromPeer, PING, PONG } from '../protocol/control.js';
 import { FrameParser, type FrameSink } from '../protocol/parser.js';
 import { FrameTracer } from './frame-tracer.js';
@@ -177,7 +177,7 @@ export class FrameConnection implements FrameSink, Beating {
     else this.wake();
   }
 
-  static #endOfTurn(this: void, connection: FrameConnection): void {
+  static #endOfTurn(connection: FrameConnection): void {
     if (connection.#state === 'open') connection.#guard(connection.#owner.onFlush);
     connection.#isScheduled = false;
     connection.#flush();

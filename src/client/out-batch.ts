@@ -1,0 +1,199 @@
+/**
+ * A batch of the outbox: bodies are written right into its items, behind one another, and each message knows its
+ * receipt. Its envelope is what its messages have in common; a message that differs opens another batch.
+ */
+import { ITEM_HEADER, type Batch, type Envelope, type SenderIdentity } from '../batch.js';
+import type { LazyReceipt } from '../lazy-receipt.js';
+import type { BroadcastMessage, MessageId } from '../message.js';
+
+/** A batch is closed when it has so many bytes or messages; the server then handles it as one. */
+const BATCH_BYTES = 32 * 1024;
+const BATCH_MESSAGES = 1024;
+const FIRST_ALLOCATION = 1024;
+/** The longest delta of an id. */
+export const MAX_DELTA = 8;
+
+export class OutBatch {
+  readonly envelope: Envelope;
+  /** The single target of each kind, else null; the message's own lists and headers, which are compared first. */
+  readonly #channel: string | null;
+  readonly #client: string | null;
+  readonly #headers: Readonly<Record<string, string>>;
+  readonly first: number;
+  readonly #idBase: number;
+  /** Monotonic time at which it was opened and its messages expire; without a time to live 0 and Infinity. */
+  readonly #openedAt: number;
+  readonly expiresAt: number;
+  readonly receipts: LazyReceipt[] = [];
+  count = 0;
+  #lastId: number;
+  #buffer: Buffer = Buffer.allocUnsafe(FIRST_ALLOCATION);
+  /** Bytes of the items. */
+  size = 0;
+  /** Takes no further messages. */
+  isSealed = false;
+  /** Written to a connection, this one or an earlier one. */
+  isWritten = false;
+  /** Messages from the start that are settled, and the settled ones behind them. */
+  prefix = 0;
+  #later: Set<number> | undefined;
+
+  constructor(message: BroadcastMessage, id: MessageId, first: number, tracked: boolean, now: number) {
+    const { channels, clients, name, persistent, headers, ttl } = message;
+    this.envelope = {
+      channels,
+      clients,
+      everyone: channels.length + clients.length === 0,
+      name,
+      headers: Object.keys(headers).length > 0 ? headers : undefined,
+      persistent,
+      tracked,
+      resent: false,
+      ttl,
+      idPrefix: id.prefix,
+    };
+    this.#channel = message.channel;
+    this.#client = message.client;
+    this.#headers = headers;
+    this.first = first;
+    this.#idBase = id.counter;
+    this.#lastId = id.counter - 1;
+    this.#openedAt = now;
+    this.expiresAt = ttl === undefined ? Infinity : now + ttl;
+  }
+
+  fits(message: BroadcastMessage, id: MessageId, bytes: number, tracked: boolean, now: number): boolean {
+    const { envelope } = this;
+    return (
+      !this.isSealed &&
+      this.count < BATCH_MESSAGES &&
+      this.size + bytes < BATCH_BYTES * 2 &&
+      message.channel === this.#channel &&
+      message.client === this.#client &&
+      message.persistent === envelope.persistent &&
+      message.name === envelope.name &&
+      message.ttl === envelope.ttl &&
+      now === this.#openedAt &&
+      tracked === envelope.tracked &&
+      id.prefix === envelope.idPrefix &&
+      (message.headers === this.#headers || sameHeaders(message.headers, this.#headers)) &&
+      (message.channel !== null || sameNames(message.channels, envelope.channels)) &&
+      (message.client !== null || sameNames(message.clients, envelope.clients))
+    );
+  }
+
+  get items(): Buffer {
+    return this.#buffer.subarray(0, this.size);
+  }
+
+  get isFull(): boolean {
+    return this.size >= BATCH_BYTES;
+  }
+
+  /** Adds a message; returns by how many bytes the batch has grown. */
+  append(counter: number, body: Buffer, receipt: LazyReceipt): number {
+    const start = this.size;
+    const buffer = this.#roomFor(ITEM_HEADER + MAX_DELTA + body.length);
+    const delta = counter - (this.#lastId + 1);
+    let at = start + ITEM_HEADER;
+    if (delta === 0) buffer[at++] = 0;
+    else at = writeDelta(buffer, at, delta);
+    buffer.set(body, at);
+    const end = at + body.length;
+    const size = end - start - ITEM_HEADER;
+    buffer[start] = size & 0xff;
+    buffer[start + 1] = (size >>> 8) & 0xff;
+    buffer[start + 2] = (size >>> 16) & 0xff;
+    buffer[start + 3] = size >>> 24;
+    this.size = end;
+    this.#lastId = counter;
+    this.count++;
+    this.receipts.push(receipt);
+    return end - start;
+  }
+
+  #roomFor(bytes: number): Buffer {
+    const needed = this.size + bytes;
+    const buffer = this.#buffer;
+    if (needed <= buffer.length) return buffer;
+    const larger = Buffer.allocUnsafe(Math.max(needed, Math.min(BATCH_BYTES + 4096, buffer.length * 4)));
+    buffer.copy(larger, 0, 0, this.size);
+    this.#buffer = larger;
+    return larger;
+  }
+
+  /**
+   * As it is written. `now`: monotonic time, from which the time to live that is left follows; `resent`: another run of
+   * the server may have had it.
+   */
+  asBatch(sender: SenderIdentity, floor: number, now: number, resent: boolean): Batch {
+    const { first, count, expiresAt } = this;
+    let { envelope } = this;
+    if (expiresAt !== Infinity) envelope = { ...envelope, ttl: Math.max(1, Math.ceil(expiresAt - now)) };
+    if (resent) envelope = { ...envelope, resent };
+    return {
+      sender,
+      envelope,
+      first,
+      count,
+      idBase: this.#idBase,
+      floor: Math.min(floor, first),
+      timestamp: 0,
+      items: this.items,
+    };
+  }
+
+  // ---- what is settled -------------------------------------------------------------------------------------------------------
+
+  isSettled(index: number): boolean {
+    return index < this.prefix || this.#later?.has(index) === true;
+  }
+
+  /** False when it was settled before. */
+  settle(index: number): boolean {
+    if (this.isSettled(index)) return false;
+    if (index > this.prefix) {
+      (this.#later ??= new Set()).add(index);
+      return true;
+    }
+    this.prefix++;
+    while (this.#later?.delete(this.prefix) === true) this.prefix++;
+    return true;
+  }
+
+  get isUntouched(): boolean {
+    return this.prefix === 0 && this.#later === undefined;
+  }
+
+  /** Runs of messages that are neither settled nor `taken`. */
+  unsettled(taken: (position: number) => boolean): { offset: number; count: number }[] {
+    const parts: { offset: number; count: number }[] = [];
+    for (let i = this.prefix; i < this.count; i++) {
+      if (this.isSettled(i) || taken(this.first + i)) continue;
+      const last = parts[parts.length - 1];
+      if (last !== undefined && last.offset + last.count === i) last.count++;
+      else parts.push({ offset: i, count: 1 });
+    }
+    return parts;
+  }
+}
+
+function sameHeaders(a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>): boolean {
+  const keys = Object.keys(a);
+  return keys.length === Object.keys(b).length && keys.every(key => a[key] === b[key]);
+}
+
+function sameNames(a: readonly string[], b: readonly string[]): boolean {
+  return a === b || (a.length === b.length && a.every((name, i) => name === b[i]));
+}
+
+/** Zigzag varint (docs/protocol.md, 1.2). */
+function writeDelta(buffer: Buffer, at: number, delta: number): number {
+  let value = delta >= 0 ? delta * 2 : -delta * 2 - 1;
+  while (value >= 0x80) {
+    buffer[at++] = (value % 128) | 0x80;
+    value = Math.floor(value / 128);
+  }
+  buffer[at++] = value;
+  return at;
+}
