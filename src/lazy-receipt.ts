@@ -41,7 +41,9 @@ export class LazyReceipt implements Promise<Receipt> {
   }
 
   addFailure(run: FailureRun): void {
-    (this.#failures ??= []).push(run);
+    // A literal of one takes a tenth of what the first push to an empty array sets aside.
+    if (this.#failures === undefined) this.#failures = [run];
+    else this.#failures.push(run);
   }
 
   settle(status: Receipt['status'], durability: Receipt['durability']): void {

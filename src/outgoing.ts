@@ -32,7 +32,7 @@ export function checkSendOptions({ until, signal }: SendOptions): void {
 /** Checks messages against limits; not again what is as in the message before. */
 export class Outgoing {
   #limits: MessageLimits;
-  #known: Pick<BroadcastMessage, 'channels' | 'clients' | 'channel' | 'name' | 'headers'> | undefined;
+  #known: Pick<BroadcastMessage, 'channels' | 'clients' | 'channel' | 'client' | 'name' | 'headers'> | undefined;
 
   constructor(limits: MessageLimits) {
     this.#limits = limits;
@@ -57,18 +57,18 @@ export class Outgoing {
     if (!this.#isKnown(message)) this.#checkEnvelope(message);
   }
 
-  #isKnown({ channels, clients, channel, name, headers }: BroadcastMessage): boolean {
+  #isKnown({ channels, clients, channel, client, name, headers }: BroadcastMessage): boolean {
     const known = this.#known;
     return (
       known !== undefined &&
-      clients === known.clients &&
+      (clients === known.clients || (client !== null && client === known.client)) &&
       (channels === known.channels || (channel !== null && channel === known.channel)) &&
       name === known.name &&
       headers === known.headers
     );
   }
 
-  #checkEnvelope({ channels, clients, channel, name, headers }: BroadcastMessage): void {
+  #checkEnvelope({ channels, clients, channel, client, name, headers }: BroadcastMessage): void {
     const { nameBytes, headerBytes, targets } = this.#limits;
     const count = channels.length + clients.length;
     if (count > targets)
@@ -85,7 +85,7 @@ export class Outgoing {
         'headers-too-large',
         `the headers have ${String(size)} bytes, limits.headerBytes is ${String(headerBytes)}; put what is large into the data`,
       );
-    this.#known = { channels, clients, channel, name, headers };
+    this.#known = { channels, clients, channel, client, name, headers };
   }
 
   /** The parts of its id. Throws `invalid-argument`. */

@@ -311,10 +311,11 @@ export class Outbox {
   /** A failure belongs to messages that are still here, or that are followed. */
   attach(position: number, failure: DeliveryFailure): void {
     const count = failure.count ?? 1;
+    const run = { position, failure };
     for (let p = position; p < position + count; p++) {
       const batch = this.#find(p);
       const receipt = batch?.receipts[p - batch.first] ?? this.#tracked.get(p);
-      receipt?.addFailure({ position, failure });
+      receipt?.addFailure(run);
     }
   }
 
