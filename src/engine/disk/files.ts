@@ -85,11 +85,12 @@ async function syncDirectory(path: string): Promise<void> {
 
 export const nodeFiles: FileSystem = {
   async makeDirectory(path) {
-    const made = await fs.mkdir(path, { recursive: true, mode: 0o700 });
+    const target = resolve(path);
+    const made = await fs.mkdir(target, { recursive: true, mode: 0o700 });
     if (made === undefined) return;
     // Each new folder is an entry of the one above it.
     const top = dirname(made);
-    for (let at = dirname(resolve(path)); at.length >= top.length; at = dirname(at)) {
+    for (let at = dirname(target); at.length >= top.length; at = dirname(at)) {
       await syncDirectory(at);
       if (at === top) break;
     }
