@@ -32,6 +32,8 @@ export interface Hub {
   readonly peers: Set<HubPeer>;
   readonly counters: { bytesIn: number; bytesOut: number };
   stopping: boolean;
+  /** A connection has ended, whether it had introduced itself or not. */
+  gone(): void;
   /** A client is online; its connection has ended. */
   welcomed(peer: HubPeer): void;
   left(peer: HubPeer, reason: string): void;

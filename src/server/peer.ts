@@ -39,10 +39,11 @@ type Handler = (this: Peer, reader: Reader, frame: Buffer, instance: Instance) =
 export class Peer implements ConnectionOwner, Outlet {
   readonly #hub: Hub;
   readonly #connection: FrameConnection;
-  readonly #announced = new Set<number>();
-  readonly #pauses = new Set<unknown>();
-  readonly #heldBack = new Set<Peer>();
-  readonly #envelopes = new EnvelopeMemo();
+  // Made when they are needed: a connection that only waits for its introduction costs as little as it can.
+  #announced: Set<number> | undefined;
+  #pauses: Set<unknown> | undefined;
+  #heldBack: Set<Peer> | undefined;
+  #envelopes: EnvelopeMemo | undefined;
   readonly #local: boolean;
   #instance: Instance | undefined;
   #pid = 0;
@@ -110,6 +111,7 @@ export class Peer implements ConnectionOwner, Outlet {
     this.#hub.counters.bytesIn += this.#connection.bytesIn;
     this.#hub.counters.bytesOut += this.#connection.bytesOut;
     this.#letGo();
+    this.#hub.gone();
     if (error !== undefined) this.#hub.complain(this.address, error.code, error.message);
     const instance = this.#instance;
     if (instance === undefined) return;
@@ -177,7 +179,7 @@ export class Peer implements ConnectionOwner, Outlet {
   onMessages(reader: Reader, frame: Buffer, instance: Instance): void {
     const { broker, aliases, config } = this.#hub;
     patchTimestamp(frame, config.clock.now(), reader.offset);
-    const { batch, aliased } = decodeMessages(frame, aliases, this.#envelopes, reader.offset);
+    const { batch, aliased } = decodeMessages(frame, aliases, (this.#envelopes ??= new EnvelopeMemo()), reader.offset);
     if (batch.sender !== instance.sender && batch.sender.instance !== instance.id) {
       throw new PeerFault('protocol-error', 'malformed frame: the sender’s alias is another instance’s');
     }
@@ -197,10 +199,11 @@ export class Peer implements ConnectionOwner, Outlet {
   }
 
   #announce(alias: number | undefined): void {
-    if (alias === undefined || this.#announced.has(alias)) return;
+    const announced = (this.#announced ??= new Set());
+    if (alias === undefined || announced.has(alias)) return;
     const announcement = this.#hub.aliases.announcement(alias);
     if (announcement === undefined) return;
-    this.#announced.add(alias);
+    announced.add(alias);
     this.#connection.send(announcement);
   }
 
@@ -328,7 +331,7 @@ export class Peer implements ConnectionOwner, Outlet {
 
   #sendBatch(batch: Batch, offset: number, count: number): void {
     const wire = wireOf(batch, offset, count, this.#hub.aliases);
-    for (const alias of wire.aliases) if (!this.#announced.has(alias)) this.#announce(alias);
+    for (const alias of wire.aliases) this.#announce(alias);
     for (const piece of wire.pieces) this.#connection.send(piece);
   }
 
@@ -350,7 +353,7 @@ export class Peer implements ConnectionOwner, Outlet {
 
   /** A sending instance is gone for good: its number is withdrawn. */
   unalias(alias: number): void {
-    if (this.#announced.delete(alias))
+    if (this.#announced?.delete(alias) === true)
       this.#connection.send(frames.encodeUnalias({ alias, kind: frames.ALIAS_KIND.SENDER }));
   }
 
@@ -360,22 +363,24 @@ export class Peer implements ConnectionOwner, Outlet {
 
   /** Reading goes on when nobody wants it paused any more. */
   #pause(by: unknown, paused: boolean): void {
-    if (paused) this.#pauses.add(by);
-    else this.#pauses.delete(by);
-    this.#connection.pauseReading(this.#pauses.size > 0);
+    if (paused) (this.#pauses ??= new Set()).add(by);
+    else this.#pauses?.delete(by);
+    this.#connection.pauseReading((this.#pauses?.size ?? 0) > 0);
   }
 
   holdBack(sender: Outlet | undefined): void {
-    if (!(sender instanceof Peer) || this.#heldBack.has(sender)) return;
-    if (this.#heldBack.size === 0) {
+    const heldBack = (this.#heldBack ??= new Set());
+    if (!(sender instanceof Peer) || heldBack.has(sender)) return;
+    if (heldBack.size === 0) {
       const { clock, storeAfter } = this.#hub.config;
       clock.setTimeout(() => this.#letGo(), storeAfter * 10);
     }
-    this.#heldBack.add(sender);
+    heldBack.add(sender);
     sender.#pause(this.#connection, true);
   }
 
   #letGo(): void {
+    if (this.#heldBack === undefined) return;
     for (const sender of this.#heldBack) sender.#pause(this.#connection, false);
     this.#heldBack.clear();
   }

@@ -120,6 +120,7 @@ export class BroadcastTcpServer extends BroadcastServer {
       peers: new Set(),
       counters: { bytesIn: 0, bytesOut: 0 },
       stopping: false,
+      gone: () => this.#gone.release(),
       welcomed: peer => this.#events.emit('connect', peerOf(peer)),
       left: (peer, reason) => this.#events.emit('disconnect', peerOf(peer), reason),
       suspect: (instance, pid) => this.#suspects.add(instance, pid),
@@ -251,7 +252,6 @@ export class BroadcastTcpServer extends BroadcastServer {
 
   #onSocket(socket: Socket): void {
     const peer = new Peer(this.#hub, socket);
-    socket.once('close', () => this.#gone.release());
     const { connections } = this.#config.limits;
     if (this.#hub.stopping) peer.end('shutting-down', 'the server is stopping');
     else if (this.#hub.peers.size > connections)
