@@ -1,0 +1,130 @@
+/** Several processes under one name share its work, and take over from each other. */
+import { describe, expect, it } from 'vitest';
+import { BroadcastMessage } from '../../src/index.js';
+import { TestClock } from '../../src/testing/index.js';
+import { startProxy } from '../helpers/proxy.js';
+import { connectedClient, gate, Inbox, newClient, Role, startServer } from '../helpers/scene.js';
+
+describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind => {
+  it('handles a redelivery that arrives behind a higher position', async () => {
+    const { port } = await startServer(kind);
+    const sender = await connectedClient(port, 'sender');
+    const doomed = new Role('worker', { name: 'workers', hang: 1, config: { port } });
+    await doomed.saw('connected');
+    await sender.sendMessage(BroadcastMessage.createClientMessage('workers', 1));
+    await doomed.saw('got');
+    const inbox = new Inbox<[unknown, boolean]>();
+    const survivor = newClient(port, 'workers');
+    survivor.onMessage((message, info) => inbox.push([message.data, info.redelivered]));
+    await survivor.connect();
+    for (const n of [2, 3]) await sender.sendMessage(BroadcastMessage.createClientMessage('workers', n));
+    expect(await inbox.reached(2)).toEqual([
+      [2, false],
+      [3, false],
+    ]);
+    await doomed.kill();
+    expect((await inbox.reached(3))[2]).toEqual([1, true]);
+  });
+
+  it('gives the share of an instance that is unreachable to another one after deadAfter', async () => {
+    const clock = new TestClock();
+    const { port, server } = await startServer(kind, { clock, pingInterval: 1000, deadAfter: 2500 });
+    const sender = await connectedClient(port, 'sender');
+    const relay = await startProxy(port);
+    const { promise, open } = gate();
+    const lost = newClient(relay.port, 'workers', { reconnectInterval: 60_000 });
+    const started = new Inbox();
+    lost.onMessage(async message => {
+      started.push(message.data);
+      await promise;
+    });
+    await lost.connect();
+    const receipt = sender.sendMessage(BroadcastMessage.createClientMessage('workers', 'job'), { until: 'delivered' });
+    await started.reached(1);
+    const inbox = new Inbox<unknown>();
+    const other = newClient(port, 'workers');
+    other.onMessage((message, info) => inbox.push([message.data, info.redelivered]));
+    await other.connect();
+    const gone = new Inbox();
+    server.on('disconnect', gone.push);
+    relay.isRefusing = true;
+    relay.cut();
+    await gone.reached(1);
+    clock.tick(2400);
+    await other.flush();
+    expect(inbox.items).toEqual([]);
+    clock.tick(200);
+    expect(await inbox.reached(1)).toEqual([['job', true]]);
+    expect((await receipt).status).toBe('delivered');
+    open();
+  });
+
+  it('keeps the channel messages of a lost instance for it, then gives to the name what no other instance has handled', async () => {
+    const clock = new TestClock();
+    const { port, server } = await startServer(kind, { clock });
+    const sender = await connectedClient(port, 'sender');
+    const relay = await startProxy(port);
+    const stays = newClient(port, 'shared');
+    const inbox = new Inbox<unknown>();
+    stays.onMessage('both', message => inbox.push(message.data));
+    await stays.connect();
+    const goes = newClient(relay.port, 'shared', { reconnectInterval: 60_000 });
+    goes.onMessage('both', () => undefined);
+    goes.onMessage('only here', () => undefined);
+    await goes.connect();
+    const gone = new Inbox();
+    server.on('disconnect', gone.push);
+    relay.isRefusing = true;
+    relay.cut();
+    await gone.reached(1);
+    const both = await sender.sendMessage(BroadcastMessage.createChannelMessage('both', 1));
+    expect(both).toMatchObject({ status: 'stored', failures: [{ reason: 'offline', queued: true }] });
+    expect(await inbox.reached(1)).toEqual([1]);
+    await sender.sendMessage(BroadcastMessage.createChannelMessage('only here', 2));
+    stays.onMessage('only here', message => inbox.push(message.data));
+    await stays.flush();
+    expect(inbox.items).toEqual([1]);
+    clock.tick(31_000);
+    expect(await inbox.reached(2)).toEqual([1, 2]);
+    const [session] = (await server.sessions()).filter(({ name }) => name === 'shared');
+    await stays.flush();
+    expect(session).toMatchObject({ instances: 1 });
+    expect((await server.sessions()).find(({ name }) => name === 'shared')).toMatchObject({ queued: 0 });
+  });
+
+  it('lets an instance come back for its own within the grace, in order and once', async () => {
+    const { port } = await startServer(kind);
+    const sender = await connectedClient(port, 'sender');
+    const relay = await startProxy(port);
+    const inbox = new Inbox<unknown>();
+    const client = newClient(relay.port, 'reader');
+    client.onMessage('room', message => inbox.push(message.data));
+    await client.connect();
+    for (let n = 0; n < 500; n++) {
+      sender.sendMessage(BroadcastMessage.createChannelMessage('room', n));
+      if (n % 100 === 50) relay.cut();
+    }
+    expect(await inbox.reached(500)).toEqual(Array.from({ length: 500 }, (_, i) => i));
+    await sender.flush();
+    await client.flush();
+    expect(inbox.items).toHaveLength(500);
+  });
+
+  it('keeps waiting what an instance sent to its own channel, for another instance or name', async () => {
+    const { port } = await startServer(kind);
+    const client = await connectedClient(port, 'me');
+    const own = new Inbox<unknown>();
+    expect((await client.sendMessage(BroadcastMessage.createChannelMessage('room', 1))).status).toBe('stored');
+    client.onMessage('room', message => own.push(message.data));
+    const sender = await connectedClient(port, 'sender');
+    await client.flush();
+    await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 2));
+    expect(await own.reached(1)).toEqual([2]);
+    const others = new Inbox<unknown>();
+    const other = newClient(port, 'other');
+    other.onMessage('room', message => others.push(message.data));
+    await other.connect();
+    expect(await others.reached(1)).toEqual([1]);
+    expect(own.items).toEqual([2]);
+  });
+});
