@@ -275,9 +275,12 @@ function releaseOne(ctx: Context, instance: Instance, number: number, waiting: S
   const delivery = inFlightAt(instance, number);
   const index = number - delivery.number;
   const { entry, offset, queues } = delivery;
+  // While it counts as open: what is done is not stored.
+  if (delivery.handle === 0 && queues.length > 0 && !storeEntries(ctx, [entry])) {
+    throw new BroadcastError('store-full', 'no room for a message that was given back');
+  }
   markDone(delivery, index, 1);
   account(instance, delivery, -1, -bytesOf(entry.batch, offset + index, 1));
-  if (delivery.handle === 0 && queues.length > 0) storeEntries(ctx, [entry]);
   if (queues.length === 0) {
     reportOne(
       ctx,
