@@ -63,6 +63,8 @@ export class Context {
   tick = 0;
   /** Queues with deliveries that exist only in memory. */
   readonly unstoredQueues = new Set<Queue>();
+  /** Queues that hold too much in memory. */
+  readonly overfull = new Set<Queue>();
   progressTimer: Timer | undefined;
   /** Entries that wait for the next commit, and their bytes in this and the running ones. */
   uncommitted: Entry[] = [];

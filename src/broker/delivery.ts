@@ -12,7 +12,7 @@ import { revivalOf } from './dead-letters.js';
 import { SELF, targetOf, type Delivery, type Entry, type Handler, type Instance, type Queue } from './model.js';
 import type { DeliveryNote } from './ports.js';
 import { reportFailure } from './senders.js';
-import { finish, leave, openParts, shrink, storeQueues } from './store.js';
+import { finish, leave, openParts, shrink } from './store.js';
 
 /** What one read from the engine brings at most. */
 const FETCH_MESSAGES = 4096;
@@ -58,7 +58,7 @@ export function allowance(ctx: Context, instance: Instance, handler: Handler): n
   if (free <= 0 || (instance.bytes >= windowBytes && instance.messages > 0)) return 0;
   let share = free;
   if (instance.handlers.size > 1) {
-    share = Math.min(free, free - handler.messages);
+    share = Math.floor((free - handler.messages) / 2);
     if (handler.messages > 0 && handler.bytes >= windowBytes - instance.bytes) return 0;
     if (handler.messages === 0) share = Math.max(1, share);
   }
@@ -194,7 +194,7 @@ function forgetLive(queue: Queue, delivery: Delivery, count: number): void {
   queue.liveBytes -= bytesOf(delivery.entry.batch, delivery.offset, count);
 }
 
-/** Puts a live delivery behind the others of its lane, and stores them all when they become too many. */
+/** Puts a live delivery behind the others of its queue; when they become too many they are stored. */
 export function enqueueLive(ctx: Context, queue: Queue, delivery: Delivery): void {
   if (queue.live.size === 0) queue.liveSince = ctx.clock.monotonic();
   queue.live.push(delivery);
@@ -202,7 +202,7 @@ export function enqueueLive(ctx: Context, queue: Queue, delivery: Delivery): voi
   queue.liveBytes += bytesOf(delivery.entry.batch, delivery.offset, delivery.count);
   const { windowMessages, windowBytes } = ctx.limits;
   if (queue.liveMessages > HELD_WINDOWS * windowMessages || queue.liveBytes > HELD_WINDOWS * windowBytes)
-    storeQueues(ctx, [queue]);
+    ctx.overfull.add(queue);
 }
 
 /** Sends a delivery to an instance. */

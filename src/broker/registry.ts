@@ -1,6 +1,16 @@
 /** Finds and makes the nouns of the broker by their names: sessions, their queues, instances' lanes, channels, routes. */
 import { queueIds, type Context } from './context.js';
-import { Queue, Session, type Channel, type Handler, type Instance, type Route } from './model.js';
+import type { Batch } from '../batch.js';
+import {
+  Queue,
+  Session,
+  type Channel,
+  type Entry,
+  type Handler,
+  type Instance,
+  type Route,
+  type Sender,
+} from './model.js';
 import { PeerFault, type HandlerDeclaration } from './ports.js';
 
 /** The session of a name, made when it is first needed. Throws `too-many-sessions`. */
@@ -114,4 +124,24 @@ export function routeOf(channel: Channel): Route {
 export function rerouteInstance(ctx: Context, instance: Instance): void {
   for (const subscription of instance.handlers.keys()) ctx.reroute(subscription);
   for (const subscription of instance.session.subscriptions.keys()) ctx.reroute(subscription);
+}
+
+/** A batch that is to be routed. */
+export function newEntry(ctx: Context, sender: Sender, batch: Batch): Entry {
+  const { ttl } = batch.envelope;
+  const expiresAt = ttl === undefined ? 0 : ctx.engine.time() + ttl;
+  return {
+    serial: ++ctx.serial,
+    batch,
+    sender,
+    expiresAt,
+    deliveries: new Set(),
+    recipients: 0,
+    whole: 0,
+    left: undefined,
+    failed: undefined,
+    settled: 0,
+    handle: 0,
+    committed: false,
+  };
 }

@@ -179,6 +179,18 @@ export function reportFailure(ctx: Context, input: FailureInput): void {
   else if (final) keepFailure(ctx, sender, { failure, position, notice: 0 });
 }
 
+/** Some messages of an entry will not reach a recipient: they were never kept for it. */
+export function refuse(
+  ctx: Context,
+  { batch }: Entry,
+  offset: number,
+  count: number,
+  target: DeliveryFailure['target'],
+  reason: FailureReason,
+): void {
+  reportFailure(ctx, { batch, offset, count, target, reason, final: true, attempts: 0, stored: false });
+}
+
 function tell(ctx: Context, sender: Sender, message: FailureMessage): void {
   if (!mergeFailure(sender, message)) {
     sender.failures.push(message);

@@ -23,6 +23,8 @@ export interface AwayQueue {
   readonly queue: string;
   /** Undefined for a backlog. */
   readonly target: Queue | undefined;
+  /** So many messages of the batch, from its first. */
+  readonly count: number;
 }
 
 /** A sender whose appended but not yet durable bytes exceed this is not read from until the commit has ended. */
@@ -45,8 +47,7 @@ export function storeEntries(
   const batches: AppendBatch[] = [];
   for (const entry of wanted) {
     const queues = queuesOf(entry);
-    if (entry === away?.entry)
-      for (const { queue } of away.queues) queues.push({ queue, offset: 0, count: entry.batch.count });
+    if (entry === away?.entry) for (const { queue, count } of away.queues) queues.push({ queue, offset: 0, count });
     if (queues.length === 0) continue; // only for addresses, which are never queued
     appended.push(entry);
     batches.push({ batch: entry.batch, expiresAt: entry.expiresAt, queues });
@@ -60,9 +61,9 @@ export function storeEntries(
     return false;
   }
   appended.forEach((entry, i) =>
-    noteStored(ctx, entry, handles[i] as number, entry === away?.entry ? away.queues.length : 0),
+    noteStored(ctx, entry, handles[i] as number, entry === away?.entry ? away.queues : []),
   );
-  if (away !== undefined) for (const { target } of away.queues) if (target !== undefined) noteAway(target, away.entry);
+  for (const share of away?.queues ?? []) noteAway(share, (away as { entry: Entry }).entry);
   scheduleCommit(ctx);
   return true;
 }
@@ -106,7 +107,7 @@ export function openParts(delivery: Delivery): { offset: number; count: number }
   return parts;
 }
 
-function noteStored(ctx: Context, entry: Entry, handle: number, away: number): void {
+function noteStored(ctx: Context, entry: Entry, handle: number, away: readonly AwayQueue[]): void {
   const { batch, sender } = entry;
   entry.handle = handle;
   ctx.lastHandle = Math.max(ctx.lastHandle, handle + batch.count - 1);
@@ -129,10 +130,11 @@ function noteStored(ctx: Context, entry: Entry, handle: number, away: number): v
   ctx.uncommittedBytes += batch.items.length;
 }
 
-function noteAway(queue: Queue, entry: Entry): void {
-  if (!queue.waiting) queue.cursor = entry.handle;
-  queue.behind = true;
-  grow(queue, entry.batch.count, entry.batch.items.length);
+function noteAway({ target, count }: AwayQueue, { handle, batch }: Entry): void {
+  if (target === undefined) return;
+  if (!target.waiting) target.cursor = handle;
+  target.behind = true;
+  grow(target, count, bytesOf(batch, 0, count));
 }
 
 function grow(queue: Queue, messages: number, bytes: number): void {
@@ -141,10 +143,16 @@ function grow(queue: Queue, messages: number, bytes: number): void {
 }
 
 /** Remembers in how many queues each message of a tracked, stored entry waits. */
-function track(ctx: Context, entry: Entry, sender: Sender, away: number): void {
+function track(ctx: Context, entry: Entry, sender: Sender, away: readonly AwayQueue[]): void {
   const { batch, failed } = entry;
-  const waiting = new Uint32Array(batch.count).fill(away);
-  const recipients = new Uint32Array(batch.count).fill(away);
+  const waiting = new Uint32Array(batch.count);
+  const recipients = new Uint32Array(batch.count);
+  for (const { count } of away) {
+    for (let i = 0; i < count; i++) {
+      waiting[i] = (waiting[i] as number) + 1;
+      recipients[i] = (recipients[i] as number) + 1;
+    }
+  }
   for (const delivery of entry.deliveries) {
     for (const { offset, count } of openParts(delivery)) {
       for (let i = offset; i < offset + count; i++) {

@@ -37,7 +37,9 @@ describe('faults', () => {
 
   it('loses nothing and repeats nothing in a living receiver when the server is killed again and again', async () => {
     const dataDir = join(await temporaryFolder(), 'data');
-    let { role, port } = await serverProcess({ port: 0, dataDir });
+    const first = await serverProcess({ port: 0, dataDir });
+    const { port } = first;
+    let { role } = first;
     const inbox = new Inbox<number>();
     const receiver = newClient(port, 'receiver');
     receiver.onMessage('room', message => inbox.push(message.data as number));

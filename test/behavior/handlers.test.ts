@@ -13,7 +13,7 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
     sender.onDeliveryFailure(failures.push);
     const clock = new TestClock();
     const attempts = new Inbox<number>();
-    const next = new Inbox<unknown>();
+    const next = new Inbox();
     const worker = newClient(port, 'worker', { clock });
     worker.onMessage('jobs', (message, info) => {
       if (message.data !== 'bad') return next.push(message.data);
@@ -36,7 +36,7 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
       pauses.push(pause);
     }
     expect(await attempts.reached(5)).toEqual([1, 2, 3, 4, 5]);
-    expect(pauses.toSorted((a, b) => a - b)).toEqual(pauses);
+    expect([...pauses].sort((a, b) => a - b)).toEqual(pauses);
     expect(pauses.reduce((sum, pause) => sum + pause, 0)).toBeGreaterThanOrEqual(10_000);
     expect(pauses.reduce((sum, pause) => sum + pause, 0)).toBeLessThan(10_500);
     expect((await bad).status).toBe('undelivered');
@@ -60,13 +60,13 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
     expect(
       (await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1), { until: 'delivered' })).status,
     ).toBe('delivered');
-    expect(calls.items.toSorted()).toEqual(['a1', 'a2', 'b1', 'b2', 'c1']);
+    expect(calls.items.sort()).toEqual(['a1', 'a2', 'b1', 'b2', 'c1']);
   });
 
   it('lets one subscription of a message succeed and another reject it', async () => {
     const { port, server } = await startServer(kind);
     const sender = await connectedClient(port, 'sender');
-    const got = new Inbox<unknown>();
+    const got = new Inbox();
     const client = newClient(port, 'both');
     client.onMessage('good', (_message, info) => got.push(info.channel));
     client.onMessage('bad', () => {
@@ -135,7 +135,7 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
     const sender = await connectedClient(port, 'sender');
     const relay = await startProxy(port);
     const attempts = new Inbox<number>();
-    const got = new Inbox<unknown>();
+    const got = new Inbox();
     let fail = true;
     const worker = newClient(relay.port, 'worker');
     worker.onMessage((message, info) => {
@@ -158,7 +158,7 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
     const { port } = await startServer(kind);
     const sender = await connectedClient(port, 'sender');
     const { promise, open } = gate();
-    const started = new Inbox<unknown>();
+    const started = new Inbox();
     const first = newClient(port, 'worker');
     first.onMessage(async message => {
       started.push(message.data);
@@ -171,7 +171,7 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
     const closed = first.close();
     open();
     await closed;
-    const rest = new Inbox<unknown>();
+    const rest = new Inbox();
     const second = newClient(port, 'worker');
     second.onMessage((message, info) => rest.push([message.data, info.attempt]));
     await second.connect();
@@ -188,8 +188,8 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
     const sender = await connectedClient(port, 'sender');
     const { promise, open } = gate();
     const client = newClient(port, 'reader');
-    const a = new Inbox<unknown>();
-    const b = new Inbox<unknown>();
+    const a = new Inbox();
+    const b = new Inbox();
     client.onMessage('a', async message => {
       a.push(message.data);
       await promise;

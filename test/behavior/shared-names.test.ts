@@ -41,7 +41,7 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     await lost.connect();
     const receipt = sender.sendMessage(BroadcastMessage.createClientMessage('workers', 'job'), { until: 'delivered' });
     await started.reached(1);
-    const inbox = new Inbox<unknown>();
+    const inbox = new Inbox();
     const other = newClient(port, 'workers');
     other.onMessage((message, info) => inbox.push([message.data, info.redelivered]));
     await other.connect();
@@ -65,7 +65,7 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     const sender = await connectedClient(port, 'sender');
     const relay = await startProxy(port);
     const stays = newClient(port, 'shared');
-    const inbox = new Inbox<unknown>();
+    const inbox = new Inbox();
     stays.onMessage('both', message => inbox.push(message.data));
     await stays.connect();
     const goes = newClient(relay.port, 'shared', { reconnectInterval: 60_000 });
@@ -96,7 +96,7 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     const { port } = await startServer(kind);
     const sender = await connectedClient(port, 'sender');
     const relay = await startProxy(port);
-    const inbox = new Inbox<unknown>();
+    const inbox = new Inbox();
     const client = newClient(relay.port, 'reader');
     client.onMessage('room', message => inbox.push(message.data));
     await client.connect();
@@ -113,14 +113,14 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
   it('keeps waiting what an instance sent to its own channel, for another instance or name', async () => {
     const { port } = await startServer(kind);
     const client = await connectedClient(port, 'me');
-    const own = new Inbox<unknown>();
+    const own = new Inbox();
     expect((await client.sendMessage(BroadcastMessage.createChannelMessage('room', 1))).status).toBe('stored');
     client.onMessage('room', message => own.push(message.data));
     const sender = await connectedClient(port, 'sender');
     await client.flush();
     await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 2));
     expect(await own.reached(1)).toEqual([2]);
-    const others = new Inbox<unknown>();
+    const others = new Inbox();
     const other = newClient(port, 'other');
     other.onMessage('room', message => others.push(message.data));
     await other.connect();

@@ -1,0 +1,219 @@
+/**
+ * Persistent messages: delivered to who is here and keeps up, stored for who is away or behind, each limit checked before
+ * anything is kept. An entry gets all of its recipients before any of it is stored, because it is stored as a whole.
+ */
+import { ITEM_HEADER, type Batch } from '../batch.js';
+import type { ExpiringRun } from '../engine/engine.js';
+import type { DeliveryFailure, FailureReason } from '../receipts.js';
+import { queueIds, type Context } from './context.js';
+import { allowance, enqueueLive, newDelivery, pump, send, sessionQueueWaits } from './delivery.js';
+import { armExpiry } from './expiry.js';
+import { targetOf, type Entry, type Instance, type Queue } from './model.js';
+import { recipientsOf } from './recipients.js';
+import { newEntry, routeOf } from './registry.js';
+import { refuse, reportFailure, settle } from './senders.js';
+import { finish, storeEntries, storeQueues, watch, type AwayQueue } from './store.js';
+
+/** What is to be stored without a delivery, and what of it the limits do not allow. */
+interface Away {
+  readonly queues: AwayQueue[];
+  /** Parts of the batch that one recipient will not get. */
+  readonly refused: { readonly offset: number; readonly count: number }[];
+}
+
+export function routePersistent(ctx: Context, from: Instance, batch: Batch): void {
+  const entry = newEntry(ctx, from.sender, batch);
+  from.sender.unsettled.push(entry);
+  from.sender.unsettledBytes += batch.items.length;
+  if (!routeSimply(ctx, from, entry)) routeGenerally(ctx, from, entry);
+  storeOverfull(ctx);
+}
+
+/** Queues that have become too long fall behind, once the entry that made them so has all of its recipients. */
+function storeOverfull(ctx: Context): void {
+  if (ctx.overfull.size === 0) return;
+  const queues = [...ctx.overfull];
+  ctx.overfull.clear();
+  storeQueues(ctx, queues);
+  for (const queue of queues) pump(ctx, queue);
+}
+
+function routeGenerally(ctx: Context, from: Instance, entry: Entry): void {
+  const { batch } = entry;
+  const found = recipientsOf(ctx, from, batch);
+  const away: Away = { queues: [], refused: [] };
+  for (const [instance, lanes] of found.lanes) offerLanes(ctx, entry, instance, lanes, away);
+  for (const queue of found.anyOf) offerQueue(ctx, entry, queue, away);
+  for (const instance of found.direct) {
+    entry.recipients++;
+    entry.whole++;
+    deliverDirect(ctx, entry, instance);
+  }
+  for (const { queue, reason } of found.away) keepFor(ctx, entry, queue, reason, away);
+  for (const channel of found.unheard) keepBacklog(ctx, entry, channel, away);
+  for (const { target, reason } of found.missing) refuse(ctx, entry, 0, batch.count, target, reason);
+  if (away.queues.length > 0) storeAway(ctx, entry, away);
+  if (entry.recipients === 0) settle(ctx, entry, 0, batch.count, 'undelivered', batch.envelope.tracked);
+}
+
+/** The common case without the bookkeeping of the general one: one channel, everyone on it here and keeping up. */
+function routeSimply(ctx: Context, from: Instance, entry: Entry): boolean {
+  const { channels, clients, everyone } = entry.batch.envelope;
+  if (channels.length !== 1 || clients.length > 0 || everyone) return false;
+  const channel = ctx.channels.get(channels[0] as string);
+  if (channel === undefined) return false;
+  const { lanes, away } = routeOf(channel);
+  if (away.length > 0) return false;
+  for (const lane of lanes) if (lane.owner === from || !isLive(lane)) return false;
+  if (lanes.length === 0) return false;
+  entry.recipients = lanes.length;
+  entry.whole = lanes.length;
+  for (const lane of lanes) deliverLive(ctx, entry, [lane]);
+  return true;
+}
+
+/** A lane whose messages go straight to its instance: it is here, and nothing stored waits before them. */
+function isLive(lane: Queue): boolean {
+  return lane.owner?.outlet !== undefined && !lane.waiting && !lane.reading && !sessionQueueWaits(lane);
+}
+
+function offerLanes(ctx: Context, entry: Entry, instance: Instance, lanes: Queue[], away: Away): void {
+  const together =
+    lanes.length > 1 &&
+    lanes.every(lane => isLive(lane) && lane.live.size === 0 && hasRoom(ctx, instance, lane, entry.batch.count));
+  if (together) {
+    entry.recipients++;
+    entry.whole++;
+    deliverLive(ctx, entry, lanes);
+    return;
+  }
+  for (const lane of lanes) {
+    if (isLive(lane)) {
+      entry.recipients++;
+      entry.whole++;
+      deliverLive(ctx, entry, [lane]);
+    } else {
+      keepFor(ctx, entry, lane, lane.owner?.outlet === undefined ? 'offline' : undefined, away);
+    }
+  }
+}
+
+function hasRoom(ctx: Context, instance: Instance, lane: Queue, count: number): boolean {
+  const handler = instance.handlers.get(lane.subscription);
+  return handler !== undefined && allowance(ctx, instance, handler) >= count;
+}
+
+/** Sends at once what fits the window, and keeps the rest in memory behind it. */
+function deliverLive(ctx: Context, entry: Entry, queues: readonly Queue[]): void {
+  const { batch } = entry;
+  const delivery = newDelivery(entry, queues, 0, batch.count, 0);
+  entry.deliveries.add(delivery);
+  for (const queue of queues) watch(ctx, queue);
+  const lane = queues[0] as Queue;
+  const owner = lane.owner;
+  const handler = owner?.handlers.get(lane.subscription);
+  if (entry.expiresAt !== 0) armExpiry(ctx, entry.expiresAt, { kind: 'live', queue: lane });
+  if (
+    owner !== undefined &&
+    handler !== undefined &&
+    lane.live.size === 0 &&
+    (queues.length > 1 || allowance(ctx, owner, handler) >= batch.count)
+  ) {
+    send(ctx, owner, delivery);
+    return;
+  }
+  enqueueLive(ctx, lane, delivery);
+  pump(ctx, lane);
+}
+
+/** To one instance of the name, the least loaded with room, in the order of the queue. */
+function offerQueue(ctx: Context, entry: Entry, queue: Queue, away: Away): void {
+  if (queue.waiting || queue.reading) {
+    keepFor(ctx, entry, queue, undefined, away);
+    return;
+  }
+  entry.recipients++;
+  entry.whole++;
+  deliverLive(ctx, entry, [queue]);
+}
+
+/** By address: to that connection or nobody. */
+function deliverDirect(ctx: Context, entry: Entry, instance: Instance): void {
+  const delivery = newDelivery(entry, [], 0, entry.batch.count, 0);
+  entry.deliveries.add(delivery);
+  send(ctx, instance, delivery);
+}
+
+/** It waits in the engine for a recipient that is away or behind. Without a reason the sender need not be told. */
+function keepFor(ctx: Context, entry: Entry, queue: Queue, reason: FailureReason | undefined, away: Away): void {
+  const { queueMessages, queueBytes } = ctx.limits;
+  const { session } = queue;
+  const room = fitting(entry.batch, queueMessages - session.messages, queueBytes - session.bytes);
+  keep(ctx, entry, { queue: queue.id, target: queue, count: room }, targetOf(queue), reason, away);
+}
+
+function keepBacklog(ctx: Context, entry: Entry, channel: string, away: Away): void {
+  const { backlogMessages, backlogBytes, backlogChannels } = ctx.limits;
+  const id = queueIds.backlog(channel);
+  const usage = ctx.engine.usage(id);
+  const isRefused = !ctx.backlogs.has(channel) && ctx.backlogs.size >= backlogChannels;
+  const room = isRefused ? 0 : fitting(entry.batch, backlogMessages - usage.messages, backlogBytes - usage.bytes);
+  if (room > 0) ctx.backlogs.add(channel);
+  keep(ctx, entry, { queue: id, target: undefined, count: room }, { channel }, 'no-subscribers', away);
+}
+
+/** How many messages of a batch, from its first, fit into so much room. */
+function fitting(batch: Batch, messages: number, bytes: number): number {
+  if (batch.count <= messages && batch.items.length <= bytes) return batch.count;
+  let count = 0;
+  let at = 0;
+  while (count < batch.count && count < messages) {
+    at += ITEM_HEADER + batch.items.readUInt32LE(at);
+    if (at > bytes) break;
+    count++;
+  }
+  return count;
+}
+
+function keep(
+  ctx: Context,
+  entry: Entry,
+  share: AwayQueue,
+  target: DeliveryFailure['target'],
+  reason: FailureReason | undefined,
+  away: Away,
+): void {
+  const { batch } = entry;
+  const { count } = share;
+  if (count < batch.count) refuse(ctx, entry, count, batch.count - count, target, 'queue-full');
+  if (count === 0) return;
+  entry.recipients++;
+  entry.whole++;
+  away.queues.push(share);
+  if (count < batch.count) away.refused.push({ offset: count, count: batch.count - count });
+  if (reason === undefined) return;
+  reportFailure(ctx, { batch, offset: 0, count, target, reason, final: false, attempts: 0, stored: false });
+}
+
+function storeAway(ctx: Context, entry: Entry, away: Away): void {
+  const { queues } = away;
+  // What a queue holds in memory is older, and must be in the store before.
+  const older = queues.flatMap(({ target }) => (target !== undefined && target.live.size > 0 ? [target] : []));
+  const stored = (older.length === 0 || storeQueues(ctx, older)) && storeEntries(ctx, [entry], { entry, queues });
+  for (const { offset, count } of away.refused) finish(ctx, entry, offset, count, false);
+  for (const { queue, target, count } of queues) {
+    if (stored) {
+      awaitExpiry(ctx, entry, queue, count);
+      if (target !== undefined) pump(ctx, target);
+    } else {
+      refuse(ctx, entry, 0, count, target === undefined ? { channel: queue.slice(2) } : targetOf(target), 'queue-full');
+      finish(ctx, entry, 0, count, false);
+    }
+  }
+}
+
+function awaitExpiry(ctx: Context, { expiresAt, handle }: Entry, queue: string, count: number): void {
+  if (expiresAt === 0) return;
+  const run: ExpiringRun = { queue, handle, count, expiresAt };
+  armExpiry(ctx, expiresAt, { kind: 'stored', run });
+}

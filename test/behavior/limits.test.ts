@@ -1,0 +1,167 @@
+/** Every bound of the server: what exceeds it is refused with a clear error or notice, and nobody else feels it. */
+import { describe, expect, it } from 'vitest';
+import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
+import { TestClock } from '../../src/testing/index.js';
+import { connectedClient, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
+
+describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
+  it('refuses what a queue has no room for, by messages and by bytes', async () => {
+    for (const limits of [{ queueMessages: 2 }, { queueBytes: 250 }]) {
+      const { port } = await startServer(kind, { limits });
+      const sender = await connectedClient(port, 'sender');
+      const statuses: string[] = [];
+      for (let n = 0; n < 4; n++) {
+        const receipt = await sender.sendMessage(BroadcastMessage.createClientMessage('away', 'x'.repeat(100)));
+        statuses.push(receipt.status);
+        if (n >= 2) expect(receipt.failures).toMatchObject([{ reason: 'queue-full', final: true, queued: false }]);
+      }
+      expect(statuses).toEqual(['stored', 'stored', 'undelivered', 'undelivered']);
+    }
+  });
+
+  it('takes what fits of many messages that are sent at once', async () => {
+    const { port } = await startServer(kind, { limits: { queueMessages: 150 } });
+    const sender = await connectedClient(port, 'sender');
+    const receipts = await Promise.all(
+      Array.from({ length: 200 }, (_, n) => sender.sendMessage(BroadcastMessage.createClientMessage('away', n))),
+    );
+    expect(receipts.filter(({ status }) => status === 'stored')).toHaveLength(150);
+    const inbox = new Inbox();
+    const reader = newClient(port, 'away');
+    reader.onMessage(message => inbox.push(message.data));
+    await reader.connect();
+    expect(await inbox.reached(150)).toEqual(Array.from({ length: 150 }, (_, n) => n));
+  });
+
+  it('bounds the backlog of a channel and the number of channels with one', async () => {
+    const { port } = await startServer(kind, { limits: { backlogMessages: 2, backlogChannels: 2 } });
+    const sender = await connectedClient(port, 'sender');
+    const send = async (channel: string): Promise<string> =>
+      (await sender.sendMessage(BroadcastMessage.createChannelMessage(channel, 1))).status;
+    expect([await send('a'), await send('a'), await send('a')]).toEqual(['stored', 'stored', 'undelivered']);
+    expect([await send('b'), await send('c')]).toEqual(['stored', 'undelivered']);
+    const reader = newClient(port, 'reader');
+    const inbox = new Inbox();
+    reader.onMessage('a', message => inbox.push(message.data));
+    await reader.connect();
+    await inbox.reached(2);
+    expect(await send('c')).toBe('stored');
+  });
+
+  it('bounds sessions, for those who come and for names that are written to', async () => {
+    const { port } = await startServer(kind, { limits: { sessions: 2 } });
+    const sender = await connectedClient(port, 'sender');
+    expect((await sender.sendMessage(BroadcastMessage.createClientMessage('second', 1))).status).toBe('stored');
+    expect(await sender.sendMessage(BroadcastMessage.createClientMessage('third', 1))).toMatchObject({
+      status: 'undelivered',
+      failures: [{ reason: 'queue-full', final: true }],
+    });
+    const lost = new Inbox();
+    const third = newClient(port, 'third', { logger: { debug() {}, info() {}, warn: lost.push, error: lost.push } });
+    void third.connect();
+    expect(String((await lost.reached(1))[0])).toMatch(/2 sessions/);
+    expect(sender.state).toBe('online');
+  });
+
+  it('bounds subscriptions of a client', async () => {
+    const { port } = await startServer(kind, { limits: { subscriptions: 2 } });
+    const client = newClient(port, 'reader');
+    for (const channel of ['a', 'b']) client.onMessage(channel, () => undefined);
+    await client.connect();
+    client.onMessage('c', () => undefined);
+    await client.flush();
+    expect([...client.subscriptions].sort()).toEqual(['a', 'b']);
+    const other = newClient(port, 'other');
+    for (const channel of ['a', 'b', 'c']) other.onMessage(channel, () => undefined);
+    await expect(other.connect()).rejects.toMatchObject({ code: 'too-many-subscriptions' });
+  });
+
+  it('bounds connections, and lets the next one in when one has left', async () => {
+    const { port } = await startServer(kind, { limits: { connections: 1 } });
+    const first = await connectedClient(port, 'first');
+    const lost = new Inbox();
+    const second = newClient(port, 'second', { logger: { debug() {}, info() {}, warn: lost.push, error: lost.push } });
+    const connected = second.connect();
+    expect(String((await lost.reached(1))[0])).toMatch(/limits\.connections/);
+    await first.close();
+    await connected;
+    expect(second.state).toBe('online');
+  });
+
+  it('keeps the newest dead letters', async () => {
+    const { port, server } = await startServer(kind, { limits: { deadLetters: 2 } });
+    const sender = await connectedClient(port, 'sender');
+    const worker = newClient(port, 'worker');
+    worker.onMessage(
+      () => {
+        throw new Error('no');
+      },
+      { maxAttempts: 1 },
+    );
+    await worker.connect();
+    for (const n of [1, 2, 3]) {
+      await sender.sendMessage(BroadcastMessage.createClientMessage('worker', n), { until: 'delivered' });
+    }
+    await worker.flush();
+    expect((await server.deadLetters('worker').list()).map(({ message }) => message.data)).toEqual([2, 3]);
+  });
+
+  it('gives messages that are not persistent to who reads them, and drops them for who does not, without harm to others', async () => {
+    const { port } = await startServer(kind, { limits: { windowBytes: 64 * 1024, windowMessages: 64 } });
+    const sender = await connectedClient(port, 'sender', { limits: { outboxMessages: 1_000_000 } });
+    const { promise, open } = gate();
+    const stuck = newClient(port, 'stuck');
+    stuck.onMessage('room', () => promise);
+    await stuck.connect();
+    const inbox = new Inbox();
+    const reader = newClient(port, 'reader');
+    reader.onMessage('room', message => inbox.push((message.data as { n: number }).n));
+    await reader.connect();
+    for (let n = 0; n < 3000; n++) {
+      if (sender.outbox.full) await sender.ready();
+      sender.sendMessage(BroadcastMessage.createChannelMessage('room', { n, text: 'x'.repeat(200) }));
+    }
+    expect(await inbox.reached(3000)).toEqual(Array.from({ length: 3000 }, (_, n) => n));
+    open();
+  });
+
+  it('leaves a share of the window to other subscriptions of an instance when one is stuck', async () => {
+    const { port } = await startServer(kind, { limits: { windowMessages: 32 } });
+    const sender = await connectedClient(port, 'sender');
+    const { promise, open } = gate();
+    const client = newClient(port, 'client');
+    const inbox = new Inbox();
+    client.onMessage('stuck', () => promise);
+    client.onMessage('flows', message => inbox.push(message.data));
+    await client.connect();
+    for (let n = 0; n < 200; n++) sender.sendMessage(BroadcastMessage.createChannelMessage('stuck', n));
+    for (let n = 0; n < 200; n++) sender.sendMessage(BroadcastMessage.createChannelMessage('flows', n));
+    expect(await inbox.reached(200)).toHaveLength(200);
+    open();
+  });
+
+  it('ends the session of a name that nobody comes back to, and tells the senders', async () => {
+    const clock = new TestClock();
+    const { port, server } = await startServer(kind, {
+      clock,
+      limits: { sessionTtl: 60_000, anonymousSessionTtl: 10_000 },
+    });
+    const sender = await connectedClient(port, 'sender');
+    const failures = new Inbox<DeliveryFailure>();
+    sender.onDeliveryFailure(failures.push);
+    const reader = newClient(port, 'reader');
+    reader.onMessage('room', () => undefined);
+    await reader.connect();
+    await reader.close();
+    await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1));
+    clock.tick(50_000);
+    expect((await server.sessions()).map(({ name }) => name).sort()).toEqual(['reader', 'sender']);
+    clock.tick(20_000);
+    expect((await failures.reached(2))[1]).toMatchObject({
+      reason: 'session-expired',
+      final: true,
+      target: { client: 'reader', channel: 'room' },
+    });
+    expect((await server.sessions()).map(({ name }) => name)).toEqual(['sender']);
+  });
+});
