@@ -1,0 +1,273 @@
+/** Promises of docs/guarantees.md that no other file proves: time, sessions, handlers, what a process's death means. */
+import { describe, expect, it } from 'vitest';
+import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
+import { TestClock } from '../../src/testing/index.js';
+import { startProxy } from '../helpers/proxy.js';
+import { connectedClient, gate, Inbox, newClient, Role, startServer } from '../helpers/scene.js';
+
+const DAY = 24 * 60 * 60 * 1000;
+
+describe.each(['memory', 'disk'] as const)('time on the %s engine', kind => {
+  it('never delivers what has expired, and tells the sender', async () => {
+    const clock = new TestClock();
+    const { port } = await startServer(kind, { clock, deadAfter: 20 * DAY });
+    const sender = await connectedClient(port, 'sender');
+    const failures = new Inbox<DeliveryFailure>();
+    sender.onDeliveryFailure(failure => failure.final && failures.push(failure));
+    const send = (data: number, ttl?: number) =>
+      sender.sendMessage(BroadcastMessage.createClientMessage('away', data, ttl === undefined ? {} : { ttl }));
+    await Promise.all([send(1), send(2, 60_000), send(3, 120_000)]);
+    clock.tick(60_001);
+    expect(await failures.reached(1)).toMatchObject([{ target: { client: 'away' }, reason: 'expired', attempts: 0 }]);
+    const inbox = new Inbox();
+    const away = newClient(port, 'away');
+    away.onMessage(message => inbox.push(message.data));
+    await away.connect();
+    expect(await inbox.reached(2)).toEqual([1, 3]);
+  });
+
+  it('a jump of the wall clock expires nothing', async () => {
+    const clock = new TestClock();
+    const { port } = await startServer(kind, { clock, deadAfter: 20 * DAY });
+    const sender = await connectedClient(port, 'sender');
+    await sender.sendMessage(BroadcastMessage.createClientMessage('away', 1, { ttl: 60_000 }));
+    clock.jump(DAY);
+    clock.tick(1000);
+    clock.jump(-2 * DAY);
+    clock.tick(1000);
+    const inbox = new Inbox();
+    const away = newClient(port, 'away');
+    away.onMessage(message => inbox.push(message.data));
+    await away.connect();
+    expect(await inbox.reached(1)).toEqual([1]);
+  });
+
+  it('a session ends after sessionTtl, and the senders of what waited are told', async () => {
+    const clock = new TestClock();
+    const { port, server } = await startServer(kind, { clock, deadAfter: 20 * DAY });
+    const sender = await connectedClient(port, 'sender', { deadAfter: 20 * DAY });
+    const failures = new Inbox<DeliveryFailure>();
+    sender.onDeliveryFailure(failures.push);
+    await sender.sendMessage(BroadcastMessage.createClientMessage('gone', 1));
+    clock.tick(7 * DAY - 120_000);
+    expect((await server.sessions()).map(session => session.name).sort()).toEqual(['gone', 'sender']);
+    clock.tick(240_000);
+    expect((await failures.reached(2))[1]).toMatchObject({
+      target: { client: 'gone' },
+      reason: 'session-expired',
+      final: true,
+    });
+    expect((await server.sessions()).map(session => session.name)).toEqual(['sender']);
+  });
+});
+
+describe('a generated name', () => {
+  it('ends its session when its client closes', async () => {
+    const { port, server } = await startServer('memory');
+    const client = newClient(port);
+    client.onMessage('room', () => undefined);
+    await client.connect();
+    expect((await server.sessions()).map(session => session.name)).toEqual([client.name]);
+    const left = new Promise(resolve => server.on('disconnect', resolve));
+    await Promise.all([client.close(), left]);
+    expect(await server.sessions()).toEqual([]);
+    expect(server.channels).toEqual([]);
+  });
+});
+
+describe('handlers', () => {
+  it('start in order, the next when the one before has ended; subscriptions do not wait for each other', async () => {
+    const { port } = await startServer('memory');
+    const events: string[] = [];
+    const blocked = gate();
+    const done = new Inbox();
+    const client = newClient(port, 'client');
+    client.onMessage('slow', async ({ data }) => {
+      events.push(`start ${String(data)}`);
+      if (data === 1) await blocked.promise;
+      events.push(`end ${String(data)}`);
+      done.push(data);
+    });
+    const quick = new Inbox();
+    client.onMessage('quick', ({ data }) => quick.push(data));
+    await client.connect();
+    const sender = await connectedClient(port, 'sender');
+    for (const n of [1, 2]) sender.sendMessage(BroadcastMessage.createChannelMessage('slow', n));
+    for (const n of [1, 2]) sender.sendMessage(BroadcastMessage.createChannelMessage('quick', n));
+    expect(await quick.reached(2)).toEqual([1, 2]);
+    expect(events).toEqual(['start 1']);
+    blocked.open();
+    await done.reached(2);
+    expect(events).toEqual(['start 1', 'end 1', 'start 2', 'end 2']);
+  });
+
+  it('run as many at a time as concurrency says', async () => {
+    const { port } = await startServer('memory');
+    const started = new Inbox();
+    const blocked = gate();
+    const ended = new Inbox();
+    const client = newClient(port, 'client');
+    client.onMessage(
+      'room',
+      async ({ data }) => {
+        started.push(data);
+        await blocked.promise;
+        ended.push(data);
+      },
+      { concurrency: 3 },
+    );
+    await client.connect();
+    const sender = await connectedClient(port, 'sender');
+    for (let n = 1; n <= 5; n++) sender.sendMessage(BroadcastMessage.createChannelMessage('room', n));
+    await started.reached(3);
+    await client.flush();
+    expect(started.items).toEqual([1, 2, 3]);
+    blocked.open();
+    expect((await ended.reached(5)).sort()).toEqual([1, 2, 3, 4, 5]);
+  });
+
+  it('that hang are failed by handlerTimeout, their signal aborted, and tried again', async () => {
+    const { port } = await startServer('memory');
+    const clock = new TestClock();
+    const attempts = new Inbox<number>();
+    const aborted = gate();
+    const client = newClient(port, 'client', { clock });
+    client.onMessage(
+      'room',
+      (_message, { attempt, signal }) => {
+        signal.addEventListener('abort', () => aborted.open());
+        attempts.push(attempt);
+        return attempt === 1 ? new Promise(() => undefined) : undefined;
+      },
+      { handlerTimeout: 5000 },
+    );
+    await client.connect();
+    const sender = await connectedClient(port, 'sender');
+    const receipt = sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1), { until: 'delivered' });
+    await attempts.reached(1);
+    clock.tick(5000);
+    await aborted.promise;
+    // The second attempt waits until it is recorded, and then for its pause: the clock moves until it is made.
+    for (; attempts.items.length < 2; await client.flush()) clock.tick(1000);
+    expect(attempts.items).toEqual([1, 2]);
+    expect((await receipt).status).toBe('delivered');
+    clock.tick(10_000);
+  });
+});
+
+describe('the death of a process', () => {
+  it('hands its message to another process of the name, marked as redelivered', async () => {
+    const { port } = await startServer('memory');
+    const first = new Role('worker', { name: 'pool', hang: 'job', config: { port } });
+    await first.saw('connected');
+    const sender = await connectedClient(port, 'sender');
+    const receipt = sender.sendMessage(BroadcastMessage.createClientMessage('pool', 'job'), { until: 'delivered' });
+    expect(await first.saw('got')).toMatchObject({ attempt: 1, redelivered: false });
+    const second = new Inbox<[number, boolean]>();
+    const other = newClient(port, 'pool');
+    other.onMessage((_message, { attempt, redelivered }) => second.push([attempt, redelivered]));
+    await other.connect();
+    await first.kill();
+    expect(await second.reached(1)).toEqual([[2, true]]);
+    expect((await receipt).status).toBe('delivered');
+  });
+
+  it('gives what it had of a channel to the next process of its name, in order', async () => {
+    const { port } = await startServer('memory');
+    const first = new Role('worker', { name: 'reader', channel: 'room', hang: 1, config: { port } });
+    await first.saw('connected');
+    const sender = await connectedClient(port, 'sender');
+    for (let n = 1; n <= 5; n++) sender.sendMessage(BroadcastMessage.createChannelMessage('room', n));
+    await first.saw('got');
+    await first.kill();
+    await sender.flush();
+    const inbox = new Inbox();
+    const next = newClient(port, 'reader');
+    next.onMessage('room', ({ data }, { redelivered }) => inbox.push([data, redelivered]));
+    await next.connect();
+    expect(await inbox.reached(5)).toEqual([1, 2, 3, 4, 5].map(n => [n, true]));
+  });
+});
+
+describe('a lost instance', () => {
+  it('is waited for during instanceGrace; then what it had joins the queue of its name', async () => {
+    const clock = new TestClock();
+    const { port, server } = await startServer('memory', { clock, instanceGrace: 30_000, deadAfter: DAY });
+    const proxy = await startProxy(port);
+    const lost = newClient(proxy.port, 'reader');
+    const { promise, open } = gate();
+    const started = new Inbox();
+    lost.onMessage('room', ({ data }) => {
+      started.push(data);
+      return promise;
+    });
+    await lost.connect();
+    const sender = await connectedClient(port, 'sender');
+    for (let n = 1; n <= 3; n++) sender.sendMessage(BroadcastMessage.createChannelMessage('room', n));
+    await started.reached(1);
+    // The network is gone, and the process lives.
+    proxy.isRefusing = true;
+    const gone = new Promise(resolve => server.on('disconnect', resolve));
+    proxy.cut();
+    await gone;
+    const inbox = new Inbox();
+    const next = newClient(port, 'reader');
+    next.onMessage('room', ({ data }) => inbox.push(data));
+    await next.connect();
+    clock.tick(29_999);
+    await next.flush();
+    expect(inbox.items).toEqual([]);
+    clock.tick(1);
+    expect(await inbox.reached(3)).toEqual([1, 2, 3]);
+    open();
+  });
+
+  it('that comes back in time goes on where it was, and handles nothing twice', async () => {
+    const { port } = await startServer('memory');
+    const proxy = await startProxy(port);
+    const client = newClient(proxy.port, 'reader');
+    const { promise, open } = gate();
+    const inbox = new Inbox();
+    client.onMessage('room', async ({ data }) => {
+      inbox.push(data);
+      await promise;
+    });
+    await client.connect();
+    const sender = await connectedClient(port, 'sender');
+    const receipts = [1, 2, 3].map(n =>
+      sender.sendMessage(BroadcastMessage.createChannelMessage('room', n), { until: 'delivered' }),
+    );
+    await inbox.reached(1);
+    const online = new Promise<void>(resolve => client.on('online', resolve));
+    proxy.cut();
+    await online;
+    open();
+    expect((await Promise.all(receipts)).map(({ status }) => status)).toEqual(['delivered', 'delivered', 'delivered']);
+    expect(inbox.items).toEqual([1, 2, 3]);
+  });
+});
+
+describe('flow', () => {
+  it('one subscription that stands still leaves room to the others, and nothing is lost', async () => {
+    const { port } = await startServer('memory', { limits: { windowMessages: 16 } });
+    const { promise, open } = gate();
+    const slow = new Inbox();
+    const quick = new Inbox();
+    const client = newClient(port, 'client');
+    client.onMessage('slow', async ({ data }) => {
+      await promise;
+      slow.push(data);
+    });
+    client.onMessage('quick', ({ data }) => quick.push(data));
+    await client.connect();
+    const sender = await connectedClient(port, 'sender');
+    for (let n = 0; n < 200; n++) {
+      sender.sendMessage(BroadcastMessage.createChannelMessage('slow', n));
+      sender.sendMessage(BroadcastMessage.createChannelMessage('quick', n));
+    }
+    const all = Array.from({ length: 200 }, (_, n) => n);
+    expect(await quick.reached(200)).toEqual(all);
+    open();
+    expect(await slow.reached(200)).toEqual(all);
+  });
+});
