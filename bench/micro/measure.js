@@ -2,12 +2,10 @@
 // median round counts, the best one shows what it might have been.
 import { spread } from '../report.js';
 
-const ROUND_MS = 5;
-
 /** `cases`: functions by name that do their work `per` times. Returns nanoseconds for one. */
-export function measure(cases, { per = 1, rounds = 60 } = {}) {
+export function measure(cases, { per = 1, rounds = 60, roundMs = 5 } = {}) {
   const names = Object.keys(cases);
-  const repeats = Object.fromEntries(names.map(name => [name, calibrate(cases[name])]));
+  const repeats = Object.fromEntries(names.map(name => [name, calibrate(cases[name], roundMs)]));
   const times = Object.fromEntries(names.map(name => [name, []]));
   for (let round = 0; round < rounds; round++)
     for (const name of names) times[name].push(time(cases[name], repeats[name]) / (repeats[name] * per));
@@ -21,8 +19,8 @@ function time(work, repeats) {
 }
 
 /** So many repeats that a round lasts long enough to be timed; warms the case up as well. */
-function calibrate(work) {
+function calibrate(work, roundMs) {
   let repeats = 1;
-  while (time(work, repeats) < ROUND_MS * 1e6) repeats *= 2;
+  while (time(work, repeats) < roundMs * 1e6) repeats *= 2;
   return repeats;
 }

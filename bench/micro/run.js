@@ -1,4 +1,4 @@
-// node bench/micro/run.js [CASE …]: the pieces that every message passes through, without sockets and processes.
+// node bench/micro/run.js [--smoke] [CASE …]: the pieces that every message passes through, without sockets and processes.
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
@@ -13,6 +13,7 @@ const require = createRequire(DIST);
 const { encodeBody, decodeBody } = require('./body/index.js');
 const { BroadcastMessage, parseId, processIdPrefix } = require('./message.js');
 const { Outbox } = require('./client/outbox.js');
+const { LazyReceipt } = require('./lazy-receipt.js');
 const { decodeMessages, encodeMessagesHeader } = require('./protocol/messages.js');
 const { FrameParser } = require('./protocol/parser.js');
 const { FRAME_HEADER, PREAMBLE } = require('./protocol/constants.js');
@@ -28,6 +29,8 @@ const lookup = {
   sender: () => ({ identity, idPrefix: processIdPrefix }),
 };
 
+const CONNECTION = { sender: 3, sendWindow: 1e9, sendWindowBytes: 1e12, taken: [], known: true };
+
 /** An outbox whose output is kept; everything in it is settled by `settle`. */
 function newOutbox() {
   const pieces = [];
@@ -40,8 +43,9 @@ function newOutbox() {
     wake: () => undefined,
     failed: () => undefined,
     drained: () => undefined,
+    emptied: () => undefined,
   });
-  outbox.online(3, 1e9, [], true);
+  outbox.online(CONNECTION);
   return { outbox, pieces };
 }
 
@@ -50,7 +54,7 @@ function batchOf(objects) {
   const { outbox, pieces } = newOutbox();
   for (const data of objects) {
     const message = BroadcastMessage.createChannelMessage('bench', data);
-    outbox.add(message, parseId(message.id), encodeBody(data), false);
+    outbox.add(message, parseId(message.id), encodeBody(data), new LazyReceipt(message.id), false);
   }
   outbox.pump();
   const frame = Buffer.concat(pieces);
@@ -100,7 +104,7 @@ function pathCases(size) {
     'outbox, in and settled': () => {
       for (const data of objects) {
         const message = BroadcastMessage.createChannelMessage('bench', data);
-        outbox.add(message, parseId(message.id), body, false);
+        outbox.add(message, parseId(message.id), body, new LazyReceipt(message.id), false);
       }
       outbox.pump();
       outbox.settle([{ first: position, count: COUNT, status: 'delivered', durability: 'none', final: false }]);
@@ -114,13 +118,14 @@ function pathCases(size) {
   };
 }
 
-const wanted = process.argv.slice(2);
+const wanted = process.argv.slice(2).filter(word => word !== '--smoke');
+const effort = process.argv.includes('--smoke') ? { rounds: 1, roundMs: 0 } : {};
 for (const size of [16, 128, 1024, 16384]) {
   const all = { ...bodyCases(size), ...pathCases(size) };
   const cases = Object.fromEntries(
     Object.entries(all).filter(([name]) => wanted.length === 0 || wanted.some(word => name.includes(word))),
   );
   console.log(`\n${size} bytes, ns for one message: median (best)`);
-  for (const [name, { median, low }] of Object.entries(measure(cases, { per: COUNT })))
+  for (const [name, { median, low }] of Object.entries(measure(cases, { per: COUNT, ...effort })))
     console.log(`  ${name.padEnd(32)}${median.toFixed(1).padStart(10)} (${low.toFixed(1)})`);
 }

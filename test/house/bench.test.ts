@@ -1,0 +1,25 @@
+/** The benchmarks run, count right and keep the order. What they measure is judged by people, on a quiet machine. */
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { expect, it } from 'vitest';
+
+const run = promisify(execFile);
+const script = (path: string): string => fileURLToPath(new URL(`../../bench/${path}`, import.meta.url));
+
+it('npm run bench counts every message of every scenario, in order', { timeout: 120_000 }, async () => {
+  const { stdout } = await run(process.execPath, [script('run.js'), '--smoke']);
+  expect(stdout).toMatch(/^\d+ scenarios: every count is right, and every order\.\n$/);
+});
+
+it('the pieces are timed one by one', { timeout: 60_000 }, async () => {
+  const { stdout } = await run(process.execPath, [script('micro/run.js'), '--smoke']);
+  expect(stdout).toContain('128 bytes, ns for one message');
+});
+
+it('an unknown scenario is refused with the names that there are', async () => {
+  await expect(run(process.execPath, [script('run.js'), '--only', 'two'])).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('"two" is no scenario; there are one,'),
+  });
+});
