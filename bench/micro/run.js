@@ -17,7 +17,8 @@ const { LazyReceipt } = require('./lazy-receipt.js');
 const { decodeMessages, encodeMessagesHeader } = require('./protocol/messages.js');
 const { FrameParser } = require('./protocol/parser.js');
 const { FRAME_HEADER, PREAMBLE } = require('./protocol/constants.js');
-const { encodeBatch, RECORD, sealRecord } = require('./engine/disk/record.js');
+const { encodeBatch } = require('./engine/disk/batch-record.js');
+const { RECORD, sealRecord } = require('./engine/disk/record.js');
 const { systemClock } = require('./clock.js');
 
 const COUNT = 256;
