@@ -244,6 +244,12 @@ async function main() {
   check((await ended(server)) === 0, 'the server did not stop well');
 }
 
+for (const signal of ['SIGINT', 'SIGTERM'])
+  process.once(signal, () => {
+    for (const child of children) child.kill('SIGKILL');
+    process.exit(1);
+  });
+
 main().then(
   () => {
     if (!values.keep) rmSync(folder, { recursive: true, force: true });

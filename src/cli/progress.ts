@@ -1,22 +1,21 @@
-/** A progress bar on standard error while messages become safe, when that is a terminal. */
-import { Presets, SingleBar } from 'cli-progress';
+/** A progress bar on standard error while messages become safe, when that is a terminal. It draws itself now and then. */
+import { Format, Presets, SingleBar } from 'cli-progress';
 import { onBeforeInfo } from './output.js';
 
-export interface Progress {
-  update(settled: number, sent: number): void;
-  stop(): void;
-}
-
-export const NO_PROGRESS: Progress = { update: () => undefined, stop: () => undefined };
-
 const CLEAR_LINE = '\r\u001b[K';
-const REDRAW_EVERY = 50;
 
-export function startProgress(): Progress {
-  if (!process.stderr.isTTY) return NO_PROGRESS;
+/** Shows how many of the messages that were sent are settled. Returns what takes the bar away. */
+export function showProgress(source: { readonly settled: number; readonly sent: number }): () => void {
+  if (!process.stderr.isTTY) return () => undefined;
+  const started = performance.now();
   const bar = new SingleBar(
     {
-      format: '{bar} {value} of {total} settled, {rate}/s',
+      format: options => {
+        const { settled, sent } = source;
+        const rate = Math.round((settled * 1000) / Math.max(1, performance.now() - started));
+        const drawn = Format.BarFormat(sent === 0 ? 0 : settled / sent, options);
+        return `${drawn} ${String(settled)} of ${String(sent)} settled, ${String(rate)}/s`;
+      },
       stream: process.stderr,
       barsize: 24,
       hideCursor: false,
@@ -26,21 +25,10 @@ export function startProgress(): Progress {
     },
     Presets.shades_classic,
   );
-  const started = performance.now();
-  let drawn = started;
-  bar.start(0, 0, { rate: 0 });
+  bar.start(1, 0);
   onBeforeInfo(() => process.stderr.write(CLEAR_LINE));
-  return {
-    update(settled, sent) {
-      const now = performance.now();
-      if (now - drawn < REDRAW_EVERY) return;
-      drawn = now;
-      bar.setTotal(sent);
-      bar.update(settled, { rate: Math.round((settled * 1000) / (now - started)) });
-    },
-    stop() {
-      onBeforeInfo(undefined);
-      bar.stop();
-    },
+  return () => {
+    onBeforeInfo(undefined);
+    bar.stop();
   };
 }

@@ -7,7 +7,7 @@ import { EXIT } from '../exit-codes.js';
 import { linesOf, type Line } from '../lines.js';
 import { addClientOptions, addNameOption, choice, clientOptions, wholeNumber, type Given } from '../options.js';
 import { CliError, cliLogger, info, style, usage } from '../output.js';
-import { NO_PROGRESS, startProgress } from '../progress.js';
+import { showProgress } from '../progress.js';
 import { Tally } from '../tally.js';
 
 /** When a signal has come, what is on its way gets so long to become safe. */
@@ -121,7 +121,7 @@ async function pub(first: string | undefined, second: string | undefined, option
   const argument = job.data === undefined || options.jsonData !== true ? job.data : parseJson(job.data, 'the data');
   const client = new BroadcastTcpClient({ ...clientOptions(options), logger: cliLogger(json) });
   const tally = new Tally();
-  const progress = job.data === undefined ? startProgress() : NO_PROGRESS;
+  const hideProgress = job.data === undefined ? showProgress(tally) : () => undefined;
   const send = (body: unknown, bytes: number, where: string): void => {
     const message = BroadcastMessage.create(job.to, job.channel, body, job.settings);
     tally.add(client.sendMessage(message, { until: job.until }), bytes, where);
@@ -132,13 +132,13 @@ async function pub(first: string | undefined, second: string | undefined, option
   try {
     const work = async (): Promise<void> => {
       if (job.data !== undefined) send(argument, 0, '');
-      else await sendInput(job, tally, send, stop, () => progress.update(tally.settled, tally.sent));
+      else await sendInput(job, tally, send, stop);
       await Promise.race([tally.done(), stopped(stop)]);
     };
     await Promise.race([work(), refused, stopped(stop)]);
   } finally {
     release();
-    progress.stop();
+    hideProgress();
     // What is not safe by then is given up: its receipts say so, and are counted.
     await client.close({ timeout: stop.error?.exitCode === EXIT.NOT_SAFE ? 1 : LAST_RECEIPTS });
     await tally.done();
@@ -212,7 +212,6 @@ async function sendInput(
   tally: Tally,
   send: (body: unknown, bytes: number, where: string) => void,
   stop: Stop,
-  progressed: () => void,
 ): Promise<void> {
   if (process.stdin.isTTY && process.stderr.isTTY)
     info(
@@ -230,7 +229,6 @@ async function sendInput(
       stop.now(error);
       return;
     }
-    progressed();
   }
 }
 
