@@ -1,8 +1,7 @@
-/** Promises of docs/guarantees.md that no other file proves: time, sessions, handlers, what a process's death means. */
+/** Promises of docs/guarantees.md that no other file proves: time, generated names, order of handlers, the death of a process. */
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
-import { startProxy } from '../helpers/proxy.js';
 import { connectedClient, gate, Inbox, newClient, Role, startServer } from '../helpers/scene.js';
 
 const DAY = 24 * 60 * 60 * 1000;
@@ -40,24 +39,6 @@ describe.each(['memory', 'disk'] as const)('time on the %s engine', kind => {
     away.onMessage(message => inbox.push(message.data));
     await away.connect();
     expect(await inbox.reached(1)).toEqual([1]);
-  });
-
-  it('a session ends after sessionTtl, and the senders of what waited are told', async () => {
-    const clock = new TestClock();
-    const { port, server } = await startServer(kind, { clock, deadAfter: 20 * DAY });
-    const sender = await connectedClient(port, 'sender', { deadAfter: 20 * DAY });
-    const failures = new Inbox<DeliveryFailure>();
-    sender.onDeliveryFailure(failures.push);
-    await sender.sendMessage(BroadcastMessage.createClientMessage('gone', 1));
-    clock.tick(7 * DAY - 120_000);
-    expect((await server.sessions()).map(session => session.name).sort()).toEqual(['gone', 'sender']);
-    clock.tick(240_000);
-    expect((await failures.reached(2))[1]).toMatchObject({
-      target: { client: 'gone' },
-      reason: 'session-expired',
-      final: true,
-    });
-    expect((await server.sessions()).map(session => session.name)).toEqual(['sender']);
   });
 });
 
@@ -125,34 +106,6 @@ describe('handlers', () => {
     blocked.open();
     expect((await ended.reached(5)).sort()).toEqual([1, 2, 3, 4, 5]);
   });
-
-  it('that hang are failed by handlerTimeout, their signal aborted, and tried again', async () => {
-    const { port } = await startServer('memory');
-    const clock = new TestClock();
-    const attempts = new Inbox<number>();
-    const aborted = gate();
-    const client = newClient(port, 'client', { clock });
-    client.onMessage(
-      'room',
-      (_message, { attempt, signal }) => {
-        signal.addEventListener('abort', () => aborted.open());
-        attempts.push(attempt);
-        return attempt === 1 ? new Promise(() => undefined) : undefined;
-      },
-      { handlerTimeout: 5000 },
-    );
-    await client.connect();
-    const sender = await connectedClient(port, 'sender');
-    const receipt = sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1), { until: 'delivered' });
-    await attempts.reached(1);
-    clock.tick(5000);
-    await aborted.promise;
-    // The second attempt waits until it is recorded, and then for its pause: the clock moves until it is made.
-    for (; attempts.items.length < 2; await client.flush()) clock.tick(1000);
-    expect(attempts.items).toEqual([1, 2]);
-    expect((await receipt).status).toBe('delivered');
-    clock.tick(10_000);
-  });
 });
 
 describe('the death of a process', () => {
@@ -186,88 +139,5 @@ describe('the death of a process', () => {
     next.onMessage('room', ({ data }, { redelivered }) => inbox.push([data, redelivered]));
     await next.connect();
     expect(await inbox.reached(5)).toEqual([1, 2, 3, 4, 5].map(n => [n, true]));
-  });
-});
-
-describe('a lost instance', () => {
-  it('is waited for during instanceGrace; then what it had joins the queue of its name', async () => {
-    const clock = new TestClock();
-    const { port, server } = await startServer('memory', { clock, instanceGrace: 30_000, deadAfter: DAY });
-    const proxy = await startProxy(port);
-    const lost = newClient(proxy.port, 'reader');
-    const { promise, open } = gate();
-    const started = new Inbox();
-    lost.onMessage('room', ({ data }) => {
-      started.push(data);
-      return promise;
-    });
-    await lost.connect();
-    const sender = await connectedClient(port, 'sender');
-    for (let n = 1; n <= 3; n++) sender.sendMessage(BroadcastMessage.createChannelMessage('room', n));
-    await started.reached(1);
-    // The network is gone, and the process lives.
-    proxy.isRefusing = true;
-    const gone = new Promise(resolve => server.on('disconnect', resolve));
-    proxy.cut();
-    await gone;
-    const inbox = new Inbox();
-    const next = newClient(port, 'reader');
-    next.onMessage('room', ({ data }) => inbox.push(data));
-    await next.connect();
-    clock.tick(29_999);
-    await next.flush();
-    expect(inbox.items).toEqual([]);
-    clock.tick(1);
-    expect(await inbox.reached(3)).toEqual([1, 2, 3]);
-    open();
-  });
-
-  it('that comes back in time goes on where it was, and handles nothing twice', async () => {
-    const { port } = await startServer('memory');
-    const proxy = await startProxy(port);
-    const client = newClient(proxy.port, 'reader');
-    const { promise, open } = gate();
-    const inbox = new Inbox();
-    client.onMessage('room', async ({ data }) => {
-      inbox.push(data);
-      await promise;
-    });
-    await client.connect();
-    const sender = await connectedClient(port, 'sender');
-    const receipts = [1, 2, 3].map(n =>
-      sender.sendMessage(BroadcastMessage.createChannelMessage('room', n), { until: 'delivered' }),
-    );
-    await inbox.reached(1);
-    const online = new Promise<void>(resolve => client.on('online', resolve));
-    proxy.cut();
-    await online;
-    open();
-    expect((await Promise.all(receipts)).map(({ status }) => status)).toEqual(['delivered', 'delivered', 'delivered']);
-    expect(inbox.items).toEqual([1, 2, 3]);
-  });
-});
-
-describe('flow', () => {
-  it('one subscription that stands still leaves room to the others, and nothing is lost', async () => {
-    const { port } = await startServer('memory', { limits: { windowMessages: 16 } });
-    const { promise, open } = gate();
-    const slow = new Inbox();
-    const quick = new Inbox();
-    const client = newClient(port, 'client');
-    client.onMessage('slow', async ({ data }) => {
-      await promise;
-      slow.push(data);
-    });
-    client.onMessage('quick', ({ data }) => quick.push(data));
-    await client.connect();
-    const sender = await connectedClient(port, 'sender');
-    for (let n = 0; n < 200; n++) {
-      sender.sendMessage(BroadcastMessage.createChannelMessage('slow', n));
-      sender.sendMessage(BroadcastMessage.createChannelMessage('quick', n));
-    }
-    const all = Array.from({ length: 200 }, (_, n) => n);
-    expect(await quick.reached(200)).toEqual(all);
-    open();
-    expect(await slow.reached(200)).toEqual(all);
   });
 });
