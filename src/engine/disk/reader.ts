@@ -71,7 +71,7 @@ export async function readBatches(records: readonly Stored[]): Promise<(Batch | 
     for (const { offset, size } of part) to = Math.max(to, offset + size);
     const bytes = await readBytes(first.segment, first.offset, to - first.offset);
     if (bytes !== undefined) for (const place of part) answer.push(decode(bytes, first.offset, place));
-    else if (part.length === 1) answer.push(undefined);
+    // Once more, one by one: some of them the disk may give.
     else for (const place of part) answer.push(await readOne(place));
     at = end;
   }

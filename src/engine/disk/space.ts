@@ -101,7 +101,6 @@ export class Space {
         return next;
       } catch (error) {
         if (!isShortage(error)) throw error;
-        this.#becomeTight();
         await this.waitForRoom();
       }
     }
@@ -118,8 +117,10 @@ export class Space {
     }
   }
 
+  /** Fulfilled when it is worth while to try again; rejects when the store is closed. */
   waitForRoom(): Promise<void> {
     if (this.#closed) return Promise.reject(noSpace());
+    this.#becomeTight();
     return new Promise<void>(resolve => this.#wake.push(resolve)).then(() => {
       if (this.#closed) throw noSpace();
     });
