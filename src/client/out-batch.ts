@@ -10,6 +10,7 @@ import type { BroadcastMessage, MessageId } from '../message.js';
 const BATCH_BYTES = 32 * 1024;
 const BATCH_MESSAGES = 1024;
 const FIRST_ALLOCATION = 1024;
+const FULL_ALLOCATION = BATCH_BYTES + 4096;
 /** The longest delta of an id. */
 export const MAX_DELTA = 8;
 
@@ -27,7 +28,7 @@ export class OutBatch {
   readonly receipts: LazyReceipt[] = [];
   count = 0;
   #lastId: number;
-  #buffer: Buffer = Buffer.allocUnsafe(FIRST_ALLOCATION);
+  #buffer: Buffer;
   /** Bytes of the items. */
   size = 0;
   /** Takes no further messages. */
@@ -38,7 +39,15 @@ export class OutBatch {
   prefix = 0;
   #later: Set<number> | undefined;
 
-  constructor(message: BroadcastMessage, id: MessageId, first: number, tracked: boolean, now: number) {
+  /** `expected`: bytes that the batch before took, as this one will probably take so many as well. */
+  constructor(
+    message: BroadcastMessage,
+    id: MessageId,
+    first: number,
+    tracked: boolean,
+    now: number,
+    expected: number,
+  ) {
     const { channels, clients, name, persistent, headers, ttl } = message;
     this.envelope = {
       channels,
@@ -60,6 +69,7 @@ export class OutBatch {
     this.#lastId = id.counter - 1;
     this.#openedAt = now;
     this.expiresAt = ttl === undefined ? Infinity : now + ttl;
+    this.#buffer = Buffer.allocUnsafe(Math.min(FULL_ALLOCATION, Math.max(FIRST_ALLOCATION, (expected * 9) >> 3)));
   }
 
   fits(message: BroadcastMessage, id: MessageId, bytes: number, tracked: boolean, now: number): boolean {
@@ -116,7 +126,7 @@ export class OutBatch {
     const needed = this.size + bytes;
     const buffer = this.#buffer;
     if (needed <= buffer.length) return buffer;
-    const larger = Buffer.allocUnsafe(Math.max(needed, Math.min(BATCH_BYTES + 4096, buffer.length * 4)));
+    const larger = Buffer.allocUnsafe(Math.max(needed, Math.min(FULL_ALLOCATION, buffer.length * 4)));
     buffer.copy(larger, 0, 0, this.size);
     this.#buffer = larger;
     return larger;

@@ -57,6 +57,8 @@ export class Outbox {
   /** Receipts that wait for the final outcome, by position. */
   readonly #tracked = new Map<number, LazyReceipt>();
   #nextPosition = 1;
+  /** Bytes of the batch before the one that is open. */
+  #lastSize = 0;
   #messages = 0;
   #bytes = 0;
   /** Batches from the head that are on this connection, and their messages. */
@@ -143,9 +145,12 @@ export class Outbox {
   }
 
   #open(message: BroadcastMessage, id: MessageId, tracked: boolean, now: number): OutBatch {
-    const batch = new OutBatch(message, id, this.#nextPosition, tracked, now);
     const before = this.#batches.last();
-    if (before !== undefined) before.isSealed = true;
+    if (before !== undefined) {
+      before.isSealed = true;
+      this.#lastSize = before.size;
+    }
+    const batch = new OutBatch(message, id, this.#nextPosition, tracked, now, this.#lastSize);
     this.#batches.push(batch);
     if (batch.expiresAt !== Infinity) this.#armExpiry(batch.expiresAt - now);
     return batch;
@@ -294,6 +299,7 @@ export class Outbox {
     ) {
       this.#batches.shift();
       this.#bytes -= head.size;
+      this.#lastSize = head.size;
       if (this.#sent === 0) continue;
       this.#sent--;
       this.#onWire -= head.count;
