@@ -85,7 +85,7 @@ export const LAYERS = [
   },
   {
     name: 'engine shared',
-    modules: ['engine/queue-index.ts'],
+    modules: ['engine/queue-index.ts', 'engine/item-sizes.ts'],
     imports: ['base', 'engine seam'],
     holds: 'what the engines have in common',
   },
@@ -102,6 +102,14 @@ export const LAYERS = [
     imports: ENGINE,
     node: ['crypto', 'fs/promises', 'net', 'path', 'zlib'],
     holds: 'the segmented log',
+  },
+  { name: 'test clock', modules: ['testing/test-clock.ts'], imports: BASE, holds: 'time that tests tick by hand' },
+  {
+    name: 'engine conformance',
+    modules: ['engine/conformance/'],
+    imports: ['base', 'engine seam', 'test clock'],
+    node: ['assert/strict', 'crypto'],
+    holds: 'what every engine must do, as a suite for any test runner',
   },
   {
     name: 'broker',
@@ -143,13 +151,13 @@ export const LAYERS = [
   {
     name: 'engine entry',
     modules: ['engine/index.ts'],
-    imports: ['engine seam', 'engine memory', 'engine disk'],
+    imports: ['engine seam', 'engine memory', 'engine disk', 'engine conformance'],
     holds: 'the entry for those who choose or write an engine',
   },
   {
     name: 'testing entry',
     modules: ['testing/'],
-    imports: ['base', 'options', 'public interface'],
+    imports: ['base', 'options', 'public interface', 'test clock'],
     holds: 'the entry for users’ own tests',
   },
   {

@@ -8,4 +8,3 @@ export {
 } from './config/resolve.js';
 export { DEFAULT_LIMITS, LIMITS, OPTIONS, type OptionRow } from './config/table.js';
 export type { ClientConfig, CommonOptions, Endpoint, Limits, ServerConfig } from './config/types.js';
-export { nearest } from './nearest.js';

@@ -8,7 +8,7 @@ import { BroadcastError } from '../errors.js';
 import { show } from '../names.js';
 import { invalid } from './plain.js';
 
-export const NODE = {
+const NODE = {
   UNDEFINED: 0,
   MINUS_ZERO: 1,
   BIGINT: 2,

@@ -7,7 +7,7 @@ import { Packr } from 'msgpackr';
 import { BroadcastError } from '../errors.js';
 
 /** Nesting up to this depth takes the plain path; deeper values take the other one, which does not recurse. */
-export const MAX_PLAIN_DEPTH = 64;
+const MAX_PLAIN_DEPTH = 64;
 /** Arrays up to this length are looked at for named properties. */
 const MAX_CHECKED_ARRAY = 256;
 /** Objects in one value above which a set finds repeats faster than a look along the list. */

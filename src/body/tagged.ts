@@ -11,7 +11,7 @@ type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
 // ---- values to JSON ---------------------------------------------------------------------------------------------------
 
 /** The tagged form of a value, ready for JSON.stringify. Throws RangeError when the value is nested too deep. */
-export function toTagged(value: unknown): Json {
+function toTagged(value: unknown): Json {
   return tag(value, '$', new Map());
 }
 

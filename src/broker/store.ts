@@ -215,7 +215,7 @@ export function isCongested(ctx: Context): boolean {
 }
 
 /** Calls `visit` for each run of indexes below `count` that `test` accepts. */
-export function forRuns(
+function forRuns(
   count: number,
   test: (index: number) => boolean,
   visit: (offset: number, count: number) => void,

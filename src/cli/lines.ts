@@ -5,7 +5,7 @@
 import { constants } from 'node:buffer';
 
 /** Longer lines are refused, so that input without line ends does not fill the memory. */
-export const MAX_LINE_BYTES = Math.min(256 * 1024 * 1024, constants.MAX_STRING_LENGTH);
+const MAX_LINE_BYTES = Math.min(256 * 1024 * 1024, constants.MAX_STRING_LENGTH);
 
 export interface Line {
   /** From 1. */

@@ -2,7 +2,7 @@
 import type { Receipt } from '../index.js';
 
 /** So many messages and bytes of input may be without their receipts. */
-export const MOST_IN_FLIGHT = { messages: 65_536, bytes: 16 * 1024 * 1024 } as const;
+const MOST_IN_FLIGHT = { messages: 65_536, bytes: 16 * 1024 * 1024 } as const;
 
 export class Tally {
   sent = 0;

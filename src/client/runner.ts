@@ -43,7 +43,7 @@ export interface RunnerHost {
 const PAUSES_IN_ALL = 10_000;
 
 /** Milliseconds before an attempt, from the second on. */
-export function pauseBefore(attempt: number, maxAttempts: number): number {
+function pauseBefore(attempt: number, maxAttempts: number): number {
   const pauses = maxAttempts - 1;
   const sum = (3 ** pauses - 1) / 2;
   return (PAUSES_IN_ALL * 3 ** (attempt - 2)) / sum;

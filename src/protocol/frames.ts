@@ -1,5 +1,5 @@
 /** Every frame but MESSAGES, in one place: for each an interface, `encodeX` and `decodeX`, pure and strict (2.3). */
-export { cutText, readName, type Extensions } from './fields.js';
+export { cutText } from './fields.js';
 export * from './handshake.js';
 export * from './subscriptions.js';
 export * from './deliveries.js';

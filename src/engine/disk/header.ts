@@ -14,7 +14,7 @@ export const SEGMENT_HEADER = 1024;
 const COPY = 512;
 const LENGTH = 64;
 const MAGIC = 'BCSTLOG\n';
-export const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 1;
 
 export interface SegmentHeader {
   readonly number: number;
