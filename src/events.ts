@@ -43,23 +43,29 @@ export class Events<T extends Table & Record<keyof T, unknown[]>> {
 
   /** Calls `callback`; what it throws, now or later, is reported under the name of `what`. */
   call<A extends unknown[]>(what: string, callback: (...args: A) => unknown, ...args: A): void {
-    try {
-      const result = callback(...args);
-      if (isThenable(result)) result.then(undefined, (error: unknown) => this.#report(what, error));
-    } catch (error) {
-      this.#report(what, error);
-    }
+    callSafely(
+      () => callback(...args),
+      error => this.#report(what, error),
+    );
   }
 
   #report(what: string, error: unknown): void {
     this.#logger.error(`${what} threw`, error);
     for (const listener of this.#emitter.rawListeners('callbackError')) {
-      try {
-        listener.call(this.#owner, error, what);
-      } catch (second) {
-        this.#logger.error('a listener of callbackError threw', second);
-      }
+      callSafely(
+        () => listener.call(this.#owner, error, what) as unknown,
+        second => this.#logger.error('a listener of callbackError threw', second),
+      );
     }
+  }
+}
+
+function callSafely(call: () => unknown, failed: (error: unknown) => void): void {
+  try {
+    const result = call();
+    if (isThenable(result)) result.then(undefined, failed);
+  } catch (error) {
+    failed(error);
   }
 }
 

@@ -7,7 +7,7 @@ import { textOf } from './errors.js';
  * new BroadcastTcpClient({ logger: pino() });
  */
 export interface Logger {
-  /** Every frame that comes and goes; left out, none is described. */
+  /** Every frame that comes and goes; left out, or console's own, which prints a stack each time, none is described. */
   trace?(...a: unknown[]): void;
   /** What only a developer of the library wants to know. */
   debug(...a: unknown[]): void;
@@ -44,13 +44,14 @@ export function guardLogger(logger: Logger): Logger {
     (line: unknown, ...rest: unknown[]): void => {
       try {
         const text = rest.length === 0 ? line : `${String(line)}: ${textOf(rest[0])}`;
-        const result: unknown = logger[level]?.(text, ...rest);
+        const result: unknown = logger[level]?.(text, ...rest.filter(part => part instanceof Error));
         if (result instanceof Promise) result.catch(silent);
       } catch {
         // Nowhere is left to say it.
       }
     };
   const guarded: Logger = { debug: guard('debug'), info: guard('info'), warn: guard('warn'), error: guard('error') };
-  if (typeof logger.trace === 'function') guarded.trace = guard('trace');
+  // console's own prints a stack for every line.
+  if (typeof logger.trace === 'function' && logger.trace !== console.trace) guarded.trace = guard('trace');
   return guarded;
 }

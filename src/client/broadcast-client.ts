@@ -6,8 +6,8 @@ import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
 import type { HandlerOptions, MessageHandler } from './handlers.js';
 
 /**
- * Where a client stands: `offline` (not connecting, or refused, or between two attempts), `connecting`, `online`,
- * `closing`, `closed`.
+ * Where a client stands: `offline` (before `connect`, or refused for good), `connecting` (trying, and between attempts),
+ * `online`, `closing`, `closed`.
  */
 export type ConnectionState = 'offline' | 'connecting' | 'online' | 'closing' | 'closed';
 

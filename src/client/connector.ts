@@ -141,8 +141,8 @@ export class Connector implements ConnectionOwner {
     this.#handshake?.cancel();
     this.#socket = undefined;
     // Several addresses of one name that all failed come as one error without a text.
-    this.#warn(error.message === '' ? (error.code ?? error.name) : error.message);
     this.#again(false);
+    this.#warn(error.message === '' ? (error.code ?? error.name) : error.message);
   }
 
   /** Warns once after the first failure, then once a minute. */
@@ -150,12 +150,14 @@ export class Connector implements ConnectionOwner {
     if (!this.#running) return;
     const { clock, logger, reconnectInterval } = this.#config;
     const now = clock.monotonic();
-    if (now - this.#warnedAt < WARN_INTERVAL) return;
-    this.#warnedAt = now;
     const addresses = this.#addresses.map(formatAddress).join(', ');
-    logger.warn(
-      `no server at ${addresses} (${reason}); trying again every ${String(reconnectInterval)} ms. Start one there ("npx @alien-worlds/aw-broadcast serve"), or check host and port.`,
-    );
+    const text = `no server at ${addresses} (${reason}); trying again every ${String(reconnectInterval)} ms`;
+    if (now - this.#warnedAt < WARN_INTERVAL) {
+      logger.debug(text);
+      return;
+    }
+    this.#warnedAt = now;
+    logger.warn(`${text}. Start one there ("npx @alien-worlds/aw-broadcast serve"), or check host and port.`);
   }
 
   /** Tries the next address; after the last one, and where a loss follows on another, there is a pause. */
@@ -231,8 +233,8 @@ export class Connector implements ConnectionOwner {
     else if (error !== undefined && !error.retryable && (FINAL.has(error.code) || !welcomed)) this.#refuse(error);
     else if (welcomed) this.#again(true);
     else {
-      this.#warn(error?.message ?? 'it ended the connection');
       this.#again(false);
+      this.#warn(error?.message ?? 'it ended the connection');
     }
   }
 

@@ -152,7 +152,9 @@ describe('messages on their way', () => {
     const inbox = new Inbox<BroadcastMessage>();
     const relay = newClient(port, 'relay');
     relay.onMessage('in', message =>
-      relay.sendMessage(BroadcastMessage.createChannelMessage('out', message.data, { headers: { ...message.headers } })),
+      relay.sendMessage(
+        BroadcastMessage.createChannelMessage('out', message.data, { headers: { ...message.headers } }),
+      ),
     );
     const end = newClient(port, 'end');
     end.onMessage('out', message => inbox.push(message));
