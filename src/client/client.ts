@@ -388,6 +388,8 @@ export class BroadcastTcpClient extends BroadcastClient {
     if (!this.#connector.isOnline) return;
     this.#sayGoodbye();
     await this.#until(() => this.#hasServerLeft || !this.#connector.isOnline);
+    this.#connector.stop();
+    await this.#until(() => !this.#connector.isConnected);
   }
 
   async #until(isSo: () => boolean): Promise<void> {

@@ -67,6 +67,11 @@ export class Connector implements ConnectionOwner {
     return this.#welcomed && this.#connection?.isOpen === true;
   }
 
+  /** There is a connection, and be it one that is opening or ending. */
+  get isConnected(): boolean {
+    return this.#connection !== undefined;
+  }
+
   get isRunning(): boolean {
     return this.#running;
   }

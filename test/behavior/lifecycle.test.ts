@@ -155,7 +155,10 @@ describe('close', () => {
     for (const client of [given, generated]) client.onMessage(client.name, () => undefined);
     await Promise.all([given.connect(), generated.connect()]);
     expect(server.channels).toHaveLength(2);
+    const gone = new Inbox<string>();
+    server.on('disconnect', ({ name }, reason) => gone.push(`${name} ${reason}`));
     await Promise.all([given.close(), generated.close()]);
+    expect((await gone.reached(2)).sort()).toEqual([`${generated.name} finished`, 'given goodbye']);
     expect(server.channels).toEqual(['given']);
     expect((await server.sessions()).map(session => session.name)).toEqual(['given']);
     expect(server.clients).toEqual([]);
