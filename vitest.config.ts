@@ -10,8 +10,10 @@ export default defineConfig({
     coverage: {
       provider: 'v8',
       include: ['src/**'],
+      // The command line runs in processes of its own, where nothing is counted.
       exclude: ['src/cli/**'],
-      reporter: ['text-summary', 'json-summary'],
+      reporter: ['text-summary', 'json-summary', 'json'],
+      reportOnFailure: true,
     },
   },
 });

@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { uncovered } from './coverage.js';
 import { prepare, root } from './prepare.js';
 
 // What the tests need besides Node and the npm packages: how to find it, and what stays untested without it. Nothing so
@@ -66,6 +67,7 @@ try {
 }
 rmSync(folder, { recursive: true, force: true });
 for (const line of missing) console.log(line);
+if (process.argv.some(arg => arg.startsWith('--coverage'))) for (const line of uncovered()) console.log(line);
 if (counts.passed + counts.failed === 0) console.log('No test ran.');
 else if (code !== 0 && counts.failed === 0)
   console.log(
