@@ -15,8 +15,8 @@
  * - Calls take effect in the order in which they are made, at once for later calls on this server, and durably once a
  *   `commit()` made after them is fulfilled. What no commit covers may be lost by a crash, but only as a suffix: of two
  *   changes the later one never survives alone. Acknowledgements and floors are the exception: one that no commit covers
- *   may be lost by itself. An `append` is atomic: after a crash all of its batches are there, in all of their queues, or
- *   none.
+ *   may be lost by itself. An `append` is atomic for each sender: after a crash all of its batches are there, in all of
+ *   their queues, or none.
  * - The host has reserved and checked all limits but `storeBytes`.
  * - An engine that fails (a failed sync, a lost quorum) calls `host.failed` once, rejects every outstanding commit with
  *   `store-failed`, and from then on throws `store-failed` from every method but `close` and those that only count.
@@ -150,7 +150,7 @@ export interface Engine {
   open(host: EngineHost): Promise<EngineState>;
 
   /**
-   * Stores batches atomically and puts their messages at the end of queues, which come into being by it. Also notes
+   * Stores batches, a sender's all or none, and puts their messages at the end of queues, which come into being by it. Also notes
    * every position of the batches as taken from its sender. Synchronous: readable at once, durable with the next commit.
    * The engine keeps no reference to `batch.items` of the caller that would pin a larger buffer than needed.
    * Returns the handle of the first message of each batch.
@@ -213,6 +213,12 @@ export interface Engine {
    * others with nothing. An engine without this method lets its only server read everything.
    */
   serve?(queue: string, wanted: boolean): void;
+
+  /**
+   * What is known of a sender that comes to this server (engines that several servers share): what it had stored through
+   * others, who cannot store anything of it any longer. An engine without this method has said everything at `open`.
+   */
+  sender?(instance: string): Promise<SenderState | undefined>;
 
   /** Commits and closes. Idempotent. What cannot be committed any longer is given up, never waited for. */
   close(): Promise<void>;
