@@ -2,8 +2,9 @@
  * The body codec: any value that structured clone takes ⇄ MessagePack (docs/body-format.md). Nearly all values take the
  * plain path; what it cannot carry is wrapped as an extension that holds a table of nodes.
  */
-import { flatten, unflatten } from './graph.js';
+import { flatten } from './flatten.js';
 import { checkPlain, decodePlain, encodePlain, invalid, isPlain } from './plain.js';
+import { unflatten } from './unflatten.js';
 
 /** ext 32 with type 1: a table of nodes. */
 const EXT32 = 0xc9;
@@ -12,7 +13,7 @@ const WRAPPER = 6;
 
 /** Encodes a value; the bytes are the caller's. Throws `data-not-cloneable` with the path of what cannot be sent. */
 export function encodeBody(value: unknown): Buffer {
-  if (isPlain(value)) return encodePlain(value);
+  if (isCertainlyPlain(value)) return encodePlain(value);
   const table = encodePlain(flatten(value));
   const body = Buffer.allocUnsafe(WRAPPER + table.length);
   body[0] = EXT32;
@@ -20,6 +21,15 @@ export function encodeBody(value: unknown): Buffer {
   body[5] = GRAPH;
   body.set(table, WRAPPER);
   return body;
+}
+
+/** A getter or proxy that throws is for the other path, which says where it is. */
+function isCertainlyPlain(value: unknown): boolean {
+  try {
+    return isPlain(value);
+  } catch {
+    return false;
+  }
 }
 
 /** Decodes `bytes`, or the part of them from `start` to `end`. Nothing in the value refers to them. Throws `body-invalid`. */
@@ -33,5 +43,5 @@ export function decodeBody(bytes: Buffer, start = 0, end: number = bytes.length)
     throw invalid('its extension is not known or of the wrong size');
   }
   checkPlain(bytes, start + WRAPPER, end, true);
-  return unflatten(decodePlain(bytes, start + WRAPPER, end));
+  return unflatten(decodePlain(bytes, start + WRAPPER, end), end - start);
 }

@@ -97,11 +97,17 @@ function tagBytes(bytes: Buffer, type: string): Json {
 
 function tagError(error: Error, inner: (member: unknown, key: string) => Json): Json {
   const form: Record<string, Json> = { name: error.name, message: error.message };
+  const type = error instanceof AggregateError ? 'AggregateError' : typeOf(error);
+  if (type !== error.name) form['type'] = type;
   for (const key of ['stack', 'cause', 'code', 'errors'] as const) {
     const value = (error as unknown as Record<string, unknown>)[key];
     if (Object.hasOwn(error, key) && value !== undefined) form[key] = inner(value, `.${key}`);
   }
   return { $error: form };
+}
+
+function typeOf(error: Error): string {
+  return Object.keys(ERRORS).find(name => error instanceof (ERRORS[name] as ErrorConstructor)) ?? 'Error';
 }
 
 // ---- JSON to values ---------------------------------------------------------------------------------------------------
@@ -241,7 +247,9 @@ class Untagger {
   #error(form: Record<string, unknown>, path: string): Error {
     const name = expect(form['name'], 'string');
     const message = expect(form['message'], 'string');
-    const error = name === 'AggregateError' ? new AggregateError([], message) : new (ERRORS[name] ?? Error)(message);
+    const type = form['type'] === undefined ? name : expect(form['type'], 'string');
+    const known = Object.hasOwn(ERRORS, type) ? (ERRORS[type] as ErrorConstructor) : Error;
+    const error = type === 'AggregateError' ? new AggregateError([], message) : new known(message);
     this.#place(path, error);
     const define = (key: string, value: unknown, enumerable: boolean): void =>
       void Object.defineProperty(error, key, { value, enumerable, writable: true, configurable: true });
