@@ -25,13 +25,15 @@ export interface DeliveryFailure {
   messageId: string;
   /** The recipient; empty when there is none. */
   target: { client?: string; channel?: string };
+  /** Why; docs/failures.md says what each reason means. */
   reason: FailureReason;
   /** It still waits for its recipient. */
   queued: boolean;
   /** It will not arrive. With `attempts` 0 it never did, with more it may have. */
   final: boolean;
+  /** How often it was handed to a recipient. */
   attempts: number;
-  /** Epoch milliseconds. */
+  /** When, in epoch milliseconds. */
   at: number;
   /** Present when this notice stands for so many alike. */
   count?: number;

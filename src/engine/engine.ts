@@ -33,6 +33,7 @@ export type EngineDurability = 'memory' | 'fsync' | 'replicated';
 
 /** A batch on its way into the store. */
 export interface AppendBatch {
+  /** The messages, as their sender encoded them. */
   readonly batch: Batch;
   /** Engine time after which it is never delivered; 0 for never. */
   readonly expiresAt: number;
@@ -49,6 +50,7 @@ export interface StoredRun {
   readonly handle: number;
   /** Exactly the messages of the run (`batch.count` of them), with the handles that follow `handle`. */
   readonly batch: Batch;
+  /** Engine time after which it is never delivered; 0 for never. */
   readonly expiresAt: number;
   /** Attempts recorded by `attempt` for the first message of the run (a message with attempts is a run of its own); 0 without. */
   readonly attempts: number;
@@ -58,23 +60,33 @@ export interface StoredRun {
 
 /** A queue as `open` found it. */
 export interface QueueState {
+  /** Its name. */
   readonly queue: string;
+  /** Messages in it. */
   readonly messages: number;
+  /** Their bytes. */
   readonly bytes: number;
 }
 
 /** Where an expiring, stored batch waits, so that the host can arm its clock. */
 export interface ExpiringRun {
+  /** The queue that it is in. */
   readonly queue: string;
+  /** Handle of its first message. */
   readonly handle: number;
+  /** How many messages. */
   readonly count: number;
+  /** Engine time after which they are never delivered. */
   readonly expiresAt: number;
 }
 
 /** What is known of a sending instance: the positions that are stored, or were and have left every queue since. */
 export interface SenderState {
+  /** The instance's id. */
   readonly instance: string;
+  /** The client's name; undefined for the server itself. */
   readonly name: string | undefined;
+  /** Below it everything is settled, and nothing is sent again. */
   readonly floor: number;
   /** Taken positions from the floor up: pairs of first position and count, ascending and disjoint. */
   readonly taken: readonly { readonly first: number; readonly count: number }[];
@@ -88,8 +100,11 @@ export interface EngineState {
   readonly time: number;
   /** The pairs of `put`. */
   readonly entries: ReadonlyMap<string, string>;
+  /** Queues that are not empty. */
   readonly queues: readonly QueueState[];
+  /** Messages that expire. */
   readonly expiring: readonly ExpiringRun[];
+  /** Sending instances that have not been forgotten. */
   readonly senders: readonly SenderState[];
   /** Tracked messages that are still in a queue. */
   readonly tracked: readonly TrackedMessage[];
@@ -99,8 +114,11 @@ export interface EngineState {
 
 /** A stored message whose sender wants the final outcome. */
 export interface TrackedMessage {
+  /** Id of the sending instance. */
   readonly instance: string;
+  /** Position in its sequence. */
   readonly position: number;
+  /** Handle of the message. */
   readonly handle: number;
   /** Queues that it is still in. */
   readonly queues: readonly string[];
@@ -110,6 +128,7 @@ export interface TrackedMessage {
 
 /** What an engine is given when it is opened. */
 export interface EngineHost {
+  /** The only source of time for an engine. */
   readonly clock: Clock;
   /** Most bytes of message content and bookkeeping that the store may take; undefined for the engine's own default. */
   readonly storeBytes: number | undefined;
@@ -124,12 +143,15 @@ export interface EngineHost {
    * fulfilled only when the hosts of all servers have been told. Undefined for a host that shares with nobody.
    */
   changed?(key: string, value: string | null): void;
+  /** Something for the log. */
   warn(text: string): void;
 }
 
 /** The usage of a queue, exact for everything done so far. */
 export interface QueueUsage {
+  /** Messages in it. */
   readonly messages: number;
+  /** Their bytes. */
   readonly bytes: number;
 }
 
@@ -242,7 +264,11 @@ const METHODS = [
   'close',
 ] as const;
 
-/** True for an object with the shape of an {@link Engine}. */
+/**
+ * True for an object with the shape of an {@link Engine}: that is how engines are recognised, not by `instanceof`.
+ * @example
+ * if (!isEngine(candidate)) throw new TypeError('not an engine');
+ */
 export function isEngine(value: unknown): value is Engine {
   if (typeof value !== 'object' || value === null) return false;
   const candidate = value as Record<string, unknown>;

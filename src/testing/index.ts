@@ -5,8 +5,11 @@ export { TestClock } from './test-clock.js';
 
 /** A server that runs, with what clients need to reach it. */
 export interface TestServer {
+  /** The server itself. */
   readonly server: BroadcastServer;
+  /** The host that it listens on. */
   readonly host: string;
+  /** The port that it found. */
   readonly port: number;
   /** `tcp://host:port`. */
   readonly url: string;

@@ -133,7 +133,7 @@ describe('handlers', () => {
   it('run as many at a time as concurrency says', async () => {
     const { port } = await startServer('memory');
     const client = newClient(port, 'reader');
-    const running = new Inbox<unknown>();
+    const running = new Inbox();
     const { promise, open } = gate();
     client.onMessage(
       'room',

@@ -12,6 +12,7 @@ export interface EngineAbilities {
 
 /** Makes an engine on a store of its own, empty and not open; called again with what it returned, one on the same store. */
 export interface EngineMaker {
+  /** What the engine can do beyond the least. */
   readonly abilities: EngineAbilities;
   /** A new, empty store. */
   create(): Promise<TestStore> | TestStore;
@@ -19,14 +20,17 @@ export interface EngineMaker {
 
 /** A store that engines are made on. */
 export interface TestStore {
+  /** An engine on the store, not yet open. */
   engine(): Engine;
   /** For durable engines: the process ends here, without `close`. What the next `engine()` finds is what a kill leaves. */
   kill?(): Promise<void> | void;
+  /** Takes the store away when the case has ended. */
   remove?(): Promise<void> | void;
 }
 
 /** One obligation of an engine. */
 export interface ConformanceCase {
+  /** The obligation, as a sentence. */
   readonly name: string;
   /** What the engine must be able to do for the case to apply. */
   readonly needs: Partial<EngineAbilities>;

@@ -13,6 +13,7 @@ import { recover, type Recovered } from './recovery.js';
 import { DAMAGED, segmentNumber } from './segment.js';
 import { DiskStore } from './store.js';
 
+/** Where and how the disk engine keeps its log. */
 export interface DiskEngineOptions {
   /** The data directory; made when it does not exist. */
   readonly directory: string;
