@@ -46,6 +46,16 @@ export const durableCases: readonly ConformanceCase[] = [
     engine.ack('q', a, 1);
     engine.move('q', 'dead', a + 2, 1, 'why');
     engine.append([appendTo(['gone'], ['x'], { first: 5 })]);
+    const rich = {
+      name: 'n',
+      headers: { key: 'wert' },
+      ttl: 7,
+      everyone: true,
+      channels: [],
+      resent: true,
+      persistent: false,
+    };
+    engine.append([appendTo(['rich'], ['y'], { first: 6, envelope: rich })]);
     engine.drop('gone');
     await engine.commit();
     await again();
@@ -55,10 +65,13 @@ export const durableCases: readonly ConformanceCase[] = [
     await bench.isIn('r', ['a', 'b', 'c']);
     await bench.isIn('dead', ['c']);
     assert.equal((await bench.all('q'))[0]?.attempts, 4);
+    const { idPrefix, ...envelope } = (await bench.all('rich'))[0]?.batch.envelope ?? {};
+    assert.equal(idPrefix, 'AAAAAAAAAAAA');
+    assert.deepEqual(envelope, { clients: [], tracked: false, ...rich });
     assert.equal((await bench.all('dead'))[0]?.note, 'why');
     assert.deepEqual(
       [...bench.state.queues].sort((x, y) => (x.queue < y.queue ? -1 : 1)),
-      ['dead', 'q', 'r'].map(queue => ({ queue, ...bench.engine.usage(queue) })),
+      ['dead', 'q', 'r', 'rich'].map(queue => ({ queue, ...bench.engine.usage(queue) })),
     );
   }),
 

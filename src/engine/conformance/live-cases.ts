@@ -314,6 +314,8 @@ export const liveCases: readonly ConformanceCase[] = [
     engine.floor('0'.repeat(32), 1);
     assert.deepEqual(engine.usage('q'), { messages: 0, bytes: 0 });
     assert.deepEqual([...engine.queues('')], []);
+    assert.equal(engine.totals().messages, 0);
+    assert.equal(typeof engine.time(), 'number');
     await bench.open();
     engine.append([appendTo(['new'], ['b'], { first: 2 })]);
     await bench.isIn('new', ['b']);

@@ -54,8 +54,8 @@ class DiskEngine implements Engine {
       this.#closed = undefined;
       return describe(storeId, store, found.damage);
     } catch (error) {
-      for (const { file } of [...(found?.segments ?? []), ...(found?.spare === undefined ? [] : [found.spare])])
-        await file.close().catch(() => undefined);
+      for (const segment of [...(found?.segments ?? []), found?.spare])
+        await segment?.file.close().catch(() => undefined);
       await this.#lock?.release();
       this.#lock = undefined;
       throw openError(error, directory);

@@ -100,6 +100,7 @@ function bind(key: string, directory: string, path: string): Promise<Server> {
     const server = createServer(socket => socket.destroy());
     server.unref();
     server.once('error', (error: NodeJS.ErrnoException) => {
+      /* v8 ignore next -- out of descriptors or memory */
       if (error.code !== 'EADDRINUSE')
         reject(
           new BroadcastError('store-unreadable', `${directory} cannot be locked: ${error.message}`, { cause: error }),

@@ -57,6 +57,8 @@ export class GroupWriter {
   /** The log ends with a mark. */
   isMarked = true;
   #markWanted = false;
+  /** Somebody wants that to be written which waits. */
+  #kicked = false;
   #block = Buffer.allocUnsafeSlow(64 * 1024);
 
   constructor(host: WriterHost) {
@@ -101,6 +103,7 @@ export class GroupWriter {
 
   /** Starts writing, if it is not running. */
   kick(): void {
+    this.#kicked = true;
     if (this.#running !== undefined || this.#failure !== undefined) return;
     if (this.#pending.length === 0 && !this.#markWanted) return;
     this.#running = new Promise(resolve => {
@@ -112,6 +115,7 @@ export class GroupWriter {
   async #run(): Promise<void> {
     try {
       do {
+        this.#kicked = false;
         this.#host.gather();
         const group = this.#takeGroup();
         this.#markWanted = false;
@@ -126,11 +130,10 @@ export class GroupWriter {
     } finally {
       this.#running = undefined;
     }
-    if (this.#waiters.length > 0) this.kick();
   }
 
   #hasWork(): boolean {
-    return this.#waiters.length > 0 || this.#markWanted;
+    return this.#waiters.length > 0 || this.#markWanted || (this.#kicked && this.#pending.length > 0);
   }
 
   #takeGroup(): Pending[] {

@@ -1,6 +1,6 @@
 /** What the disk engine makes of files that are not as it left them. */
 import { describe, expect, it } from 'vitest';
-import { DiskBench, DIRECTORY } from '../../helpers/disk-bench.js';
+import { DiskBench, DIRECTORY, settled } from '../../helpers/disk-bench.js';
 import { Inode, seededRandom, SimulatedDisk } from '../../helpers/simulated-files.js';
 
 /** A small log, closed or killed, and what is in it: ten messages, each in a commit of its own. */
@@ -120,6 +120,31 @@ describe('the disk engine with damaged files', () => {
     await bench.engine.commit();
     await bench.engine.close();
     expect([...disk.names.keys()]).toContain(`${DIRECTORY}/damaged/segment-0000000001.log`);
+    expect(bench.failures).toEqual([]);
+  });
+
+  it('reports a damaged batch once, however many queues it is in, also when it meets it while space is given back', async () => {
+    const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 4096 });
+    await bench.open();
+    const first = bench.append('q', ['one', 'two', 'three'], { bodyBytes: 100 });
+    bench.engine.move('q', 'r', first + 1, 1);
+    bench.append('q', ['whole'], { bodyBytes: 200 });
+    await bench.engine.close();
+    const bytes = bytesOf(bench.disk);
+    await bench.open();
+    bytes.fill(0xff, bytes.indexOf('one'), bytes.indexOf('one') + 3);
+    bytesOf(bench.disk).fill(0xff, bytesOf(bench.disk).indexOf('two'), bytesOf(bench.disk).indexOf('two') + 1);
+    expect(await bench.texts('r')).toEqual([]);
+    for (let i = 0; i < 60; i++) {
+      bench.engine.ack('x', bench.append('x', ['x'], { bodyBytes: 1000 }), 1);
+      await bench.engine.commit();
+      await settled();
+    }
+    expect(bench.warnings).toEqual([expect.stringContaining('3 stored messages cannot be read')]);
+    expect(bench.segments[0]).not.toContain('0000000001');
+    expect([...bench.disk.names.keys()]).toContain(`${DIRECTORY}/damaged/segment-0000000001.log`);
+    expect(await bench.texts('q')).toEqual(['whole']);
+    await bench.engine.close();
     expect(bench.failures).toEqual([]);
   });
 

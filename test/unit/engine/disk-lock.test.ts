@@ -1,12 +1,13 @@
 /** One process owns a data directory, and nobody else may look into it. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { appendTo } from '../../../src/engine/conformance/batches.js';
-import { diskEngine, type EngineHost } from '../../../src/engine/index.js';
+import { diskEngine, isEngine, type EngineHost } from '../../../src/engine/index.js';
+import { machineIdentity } from '../../../src/process-identity.js';
 import { TestClock } from '../../../src/testing/test-clock.js';
 import { temporaryFolder } from '../../helpers/scene.js';
 
@@ -73,6 +74,41 @@ describe('the data directory', () => {
     await engine.close();
   });
 
+  it('is refused without a name for its owner when the owner file is gone', async () => {
+    const directory = join(await temporaryFolder(), 'data');
+    const other = await holder(directory);
+    await rm(join(directory, 'owner.lock'));
+    await expect(diskEngine({ directory }).open(newHost())).rejects.toMatchObject({
+      ...LOCKED,
+      message: expect.stringContaining('another process'),
+    });
+    await other.kill();
+  });
+
+  it('is guarded by the owner file alone where the system has no abstract sockets', async () => {
+    const platform = Object.getOwnPropertyDescriptor(process, 'platform') as PropertyDescriptor;
+    Object.defineProperty(process, 'platform', { ...platform, value: 'darwin' });
+    onTestFinished(() => void Object.defineProperty(process, 'platform', platform));
+    const directory = join(await temporaryFolder(), 'data');
+    await mkdir(directory);
+    const owner = (pid: number, machine = machineIdentity()): Promise<void> =>
+      writeFile(join(directory, 'owner.lock'), JSON.stringify({ pid, machine }));
+    const engine = diskEngine({ directory });
+    await owner(process.ppid);
+    await expect(engine.open(newHost())).rejects.toMatchObject(LOCKED);
+    const ended = spawn(process.execPath, ['-e', '']);
+    await once(ended, 'exit');
+    for (const write of [
+      () => owner(ended.pid as number),
+      () => owner(process.ppid, 'elsewhere'),
+      () => owner(process.pid),
+    ]) {
+      await write();
+      await engine.open(newHost());
+      await engine.close();
+    }
+  });
+
   it('is taken over from an owner file that its process left half written', async () => {
     const directory = join(await temporaryFolder(), 'data');
     await mkdir(directory);
@@ -109,6 +145,11 @@ describe('the data directory', () => {
     for (let i = 0; i < 2; i++)
       await expect(engine.open(newHost())).rejects.toMatchObject({ code: 'store-unreadable' });
     await chmod(directory, 0o700);
+  });
+
+  it('belongs to an engine, which is known by its shape', () => {
+    expect(isEngine(diskEngine({ directory: 'x' }))).toBe(true);
+    for (const other of [undefined, null, 'disk', {}, { kind: 'disk' }]) expect(isEngine(other)).toBe(false);
   });
 
   it('gives space back on the real disk', async () => {

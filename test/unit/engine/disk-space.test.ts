@@ -42,6 +42,17 @@ describe('the space of the disk engine', () => {
     expect(bench.failures).toEqual([]);
   });
 
+  it('reads across what is in memory and what is not', async () => {
+    const bench = await newBench();
+    const texts = Array.from({ length: 20 }, (_, i) => `message ${String(i)}`);
+    for (const text of texts.slice(0, 10)) bench.append('q', [text]);
+    await bench.engine.commit();
+    await restart(bench);
+    for (const text of texts.slice(10)) bench.append('q', [text]);
+    expect(await bench.texts('q')).toEqual(texts);
+    await bench.engine.close();
+  });
+
   it('is bounded by what lives in it, also when the oldest segment is full of what waits', async () => {
     const bench = await newBench();
     const waiting = Array.from({ length: 30 }, (_, i) => `waiting ${String(i)}`);
@@ -138,11 +149,11 @@ describe('the space of the disk engine', () => {
 
   it('reads a run whose segment is given back meanwhile', async () => {
     const bench = await newBench();
-    const texts = Array.from({ length: 12 }, (_, i) => `waiting ${String(i)}`);
+    const texts = Array.from({ length: 80 }, (_, i) => `waiting ${String(i)}`);
     for (const text of texts) bench.append('away', [text], { bodyBytes: 300 });
     await bench.engine.commit();
     await restart(bench);
-    // Each read of the disk waits until the log has gone on by some segments.
+    // Each read of the disk waits until the log has gone on by some segments; a read goes over several of them.
     let busy = false;
     const { disk } = bench;
     let reads = 0;
