@@ -530,7 +530,8 @@ async function emptyQueue(
   reason: FailureReason,
   session: Session | undefined,
 ): Promise<void> {
-  const bound = ctx.lastHandle;
+  // Nothing was appended since the start: then all that is there is older.
+  const bound = ctx.lastHandle === 0 ? Infinity : ctx.lastHandle;
   let from = 0;
   for (;;) {
     const runs = (await ctx.engine.read(id, from, 4096, 1024 * 1024)).filter(run => run.handle <= bound);

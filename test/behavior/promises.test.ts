@@ -1,8 +1,9 @@
-/** Promises of docs/guarantees.md that no other file proves: time, generated names, order of handlers, the death of a process. */
+/** Promises of docs/guarantees.md that no other file proves: time, generated names, order of handlers, the death of a process, forgetting. */
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
-import { connectedClient, gate, Inbox, newClient, Role, startServer } from '../helpers/scene.js';
+import { connectedClient, gate, Inbox, newClient, Role, startServer, temporaryFolder } from '../helpers/scene.js';
 
 const DAY = 24 * 60 * 60 * 1000;
 
@@ -139,5 +140,27 @@ describe('the death of a process', () => {
     next.onMessage('room', ({ data }, { redelivered }) => inbox.push([data, redelivered]));
     await next.connect();
     expect(await inbox.reached(5)).toEqual([1, 2, 3, 4, 5].map(n => [n, true]));
+  });
+});
+
+describe('forget', () => {
+  it('tells the senders of what waited before the server was started again, and nothing of it comes back', async () => {
+    const dataDir = join(await temporaryFolder(), 'data');
+    const first = await startServer('disk', { dataDir });
+    const { port } = first;
+    const sender = newClient(port, 'sender');
+    const failures = new Inbox<DeliveryFailure>();
+    sender.onDeliveryFailure(failure => failure.final && failures.push(failure));
+    await sender.connect();
+    await sender.sendMessage(BroadcastMessage.createClientMessage('gone', 1));
+    await first.server.stop();
+    const second = await startServer('disk', { dataDir, port });
+    await sender.flush();
+    await second.server.forget('gone');
+    expect(await failures.reached(1)).toMatchObject([{ target: { client: 'gone' }, reason: 'dropped', final: true }]);
+    await second.server.stop();
+    const third = await startServer('disk', { dataDir, port });
+    await sender.flush();
+    expect((await third.server.sessions()).map(session => session.name)).toEqual(['sender']);
   });
 });
