@@ -90,8 +90,8 @@ function dismiss(delivery: Delivery): void {
   for (const queue of queues) {
     queue.inflight.delete(delivery);
     if (handle === 0) queue.unstored--;
-    if (queue.session.handled !== undefined && refused === undefined && count === entry.batch.count) {
-      (entry.handledBy ??= new Set()).add(queue.session);
+    if (queue.session.instances.size > 1 && refused === undefined && count === entry.batch.count) {
+      (entry.handledBy ??= new Set()).add(sessionQueue(queue.session, queue.subscription));
     }
   }
 }

@@ -72,7 +72,6 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   session.instances.set(instance.id, instance);
   ctx.instances.set(instance.id, instance);
   ctx.addresses.set(outlet.address, instance);
-  if (session.instances.size > 1) session.handled ??= new RangeSet();
   if (before === undefined || !session.doubtful) saveSession(ctx, session);
   raiseFloor(ctx, sender, hello.floor);
   instance.attached = {
@@ -206,7 +205,7 @@ function lose(ctx: Context, instance: Instance): void {
   for (const lane of lanes) for (const delivery of lane.live) sayOffline(ctx, delivery);
   storeQueues(ctx, lanes);
   for (const delivery of deliveries.reverse()) takeBack(ctx, instance, delivery);
-  if (session.handled !== undefined) noteHandled(session, deliveries);
+  if (session.instances.size > 1) noteHandled(deliveries);
   for (const queue of session.queues.values())
     if (queue.live.size > 0 && taken(session, queue) === 0) storeQueues(ctx, [queue]);
   rerouteInstance(ctx, instance);
@@ -321,10 +320,15 @@ function requeueUnstored(delivery: Delivery): void {
 }
 
 /** What another instance of the name has handled already of the deliveries that were lost. */
-function noteHandled(session: Session, deliveries: readonly Delivery[]): void {
+function noteHandled(deliveries: readonly Delivery[]): void {
   for (const delivery of deliveries) {
-    if (delivery.handle === 0 || delivery.entry.handledBy?.has(session) !== true) continue;
-    for (const { handle, count } of openHandles(delivery)) session.handled?.add(handle, count);
+    if (delivery.handle === 0) continue;
+    for (const { session, subscription } of delivery.queues) {
+      const queue = sessionQueue(session, subscription);
+      if (delivery.entry.handledBy?.has(queue) !== true) continue;
+      queue.handled ??= new RangeSet();
+      for (const { handle, count } of openHandles(delivery)) queue.handled.add(handle, count);
+    }
   }
 }
 
@@ -377,7 +381,7 @@ function retire(ctx: Context, instance: Instance, charged: boolean): void {
   for (const { lane } of instance.handlers.values()) joinQueue(ctx, lane);
   session.instances.delete(instance.id);
   ctx.instances.delete(instance.id);
-  if (session.instances.size < 2) session.handled = undefined;
+  if (session.instances.size < 2) for (const queue of session.queues.values()) queue.handled = undefined;
   rerouteInstance(ctx, instance);
   saveSession(ctx, session);
   for (const queue of session.queues.values()) pump(ctx, queue);
@@ -398,19 +402,26 @@ function chargeSuspect(ctx: Context, { delivery, index, queue, maxAttempts }: Su
   });
 }
 
+/** What another instance of the name has handled counts as delivered. */
+function dropHandled(ctx: Context, lane: Queue, handle: number, count: number): void {
+  const before = ctx.engine.usage(lane.id);
+  if (before.messages === 0) return;
+  for (const tracked of [...ctx.tracked.keys()]) {
+    if (tracked < handle || tracked >= handle + count) continue;
+    const { messages } = ctx.engine.usage(lane.id);
+    ctx.engine.ack(lane.id, tracked, 1);
+    if (ctx.engine.usage(lane.id).messages < messages) settleTracked(ctx, tracked, 1, true);
+  }
+  ctx.engine.ack(lane.id, handle, count);
+  const after = ctx.engine.usage(lane.id);
+  shrink(lane, before.messages - after.messages, before.bytes - after.bytes);
+}
+
 /** A lane's messages join the queue of the name, but for those that another instance has handled. */
 function joinQueue(ctx: Context, lane: Queue): void {
   const { session } = lane;
   const queue = sessionQueue(session, lane.subscription);
-  if (session.handled !== undefined) {
-    for (const { first, count } of session.handled.ranges()) {
-      const before = ctx.engine.usage(lane.id);
-      if (before.messages === 0) break;
-      ctx.engine.ack(lane.id, first, count);
-      const after = ctx.engine.usage(lane.id);
-      shrink(lane, before.messages - after.messages, before.bytes - after.bytes);
-    }
-  }
+  for (const { first, count } of queue.handled?.ranges() ?? []) dropHandled(ctx, lane, first, count);
   lane.fetched.clear();
   lane.behind = false;
   if (ctx.engine.usage(lane.id).messages > 0) {

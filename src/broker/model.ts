@@ -42,8 +42,8 @@ export interface Entry {
   handle: number;
   /** True once stored durably. */
   committed: boolean;
-  /** Names with several instances of which one has handled all of it. */
-  handledBy?: Set<Session>;
+  /** Queues of names with several instances of which one has handled all of it. */
+  handledBy?: Set<Queue>;
 }
 
 /** Consecutive messages of an entry on their way to a recipient. */
@@ -92,6 +92,8 @@ export class Queue {
   redeliverBelow = 0;
   /** So many of the next messages may have been delivered before the server was killed. */
   doubtful = 0;
+  /** Of a session: handles that one instance has handled while another may still wait for them; while it has several. */
+  handled: RangeSet | undefined;
   /** Read from the engine, and only for other instances than the ones that are here: they sent them. */
   aside: Delivery[] = [];
   /** Unstored and not yet sent; everything stored goes before it. */
@@ -193,8 +195,6 @@ export class Session {
   bytes = 0;
   /** Engine time when its last instance left. */
   lastSeen = 0;
-  /** Handles that one instance handled while another may still wait for them; kept while it has several. */
-  handled: RangeSet | undefined;
   /** Subscriptions that have had dead letters. */
   readonly deadLetterQueues = new Set<string>();
   /** Final notices may wait for the name. */

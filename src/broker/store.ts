@@ -14,8 +14,9 @@ import type { AppendBatch } from '../engine/engine.js';
 import { BroadcastError } from '../errors.js';
 import { formatId } from '../message.js';
 import type { Context } from './context.js';
-import type { RangeSet } from '../range-set.js';
-import type { Delivery, Entry, Queue, Sender, Session } from './model.js';
+import { RangeSet } from '../range-set.js';
+import type { Delivery, Entry, Queue, Sender } from './model.js';
+import { sessionQueue } from './registry.js';
 import { announce, settle } from './senders.js';
 
 /** A batch's share of a queue that must be stored without a delivery, because nobody is there to take it. */
@@ -273,19 +274,21 @@ function settleDone(ctx: Context, entry: Entry, offset: number, count: number): 
 export function leave(ctx: Context, queue: Queue, handle: number, count: number, bytes: number, ok: boolean): void {
   ctx.engine.ack(queue.id, handle, count);
   shrink(queue, count, bytes);
-  if (queue.session.handled !== undefined && ok) rememberHandled(queue.session, queue.session.handled, handle, count);
+  if (ok && queue.session.instances.size > 1) rememberHandled(queue, handle, count);
   if (ctx.tracked.size > 0) settleTracked(ctx, handle, count, ok);
 }
 
 /** Ranges of handled messages of a name after which those are forgotten that nobody waits for. */
 const HANDLED_RANGES = 4096;
 
-function rememberHandled(session: Session, handled: RangeSet, handle: number, count: number): void {
+function rememberHandled({ session, subscription }: Queue, handle: number, count: number): void {
+  const handled = (sessionQueue(session, subscription).handled ??= new RangeSet());
   handled.add(handle, count);
   if (handled.rangeCount % HANDLED_RANGES !== 0) return;
   let lowest = handle + count;
   for (const { handlers } of session.instances.values()) {
-    for (const { lane } of handlers.values()) lowest = Math.min(lowest, lowestWaiting(lane));
+    const lane = handlers.get(subscription)?.lane;
+    if (lane !== undefined) lowest = Math.min(lowest, lowestWaiting(lane));
   }
   handled.deleteBelow(lowest);
 }

@@ -1,0 +1,261 @@
+/**
+ * Random traffic under random faults, with an oracle that never asks the server what it believes: senders note what they
+ * were promised, receivers note what they handled, and at the end the two are held against each other. Everything that is
+ * left to chance follows a seed.
+ */
+import { setImmediate as turn } from 'node:timers/promises';
+import {
+  BroadcastMessage,
+  BroadcastTcpClient,
+  type BroadcastClient,
+  type DeliveryInfo,
+  type Logger,
+  type Receipt,
+} from '../../src/index.js';
+import { seeded, type Proxy } from '../helpers/proxy.js';
+
+const CHANNELS = ['x', 'y', 'z'];
+const NAMES = ['alone', 'shared', 'reborn'];
+const silent = (): void => undefined;
+const QUIET: Logger = { debug: silent, info: silent, warn: silent, error: silent };
+
+interface Payload {
+  readonly sender: string;
+  readonly n: number;
+}
+
+interface Sent {
+  readonly payload: Payload;
+  /** `name/subscription` of everyone who is to get it. */
+  readonly expected: readonly string[];
+  receipt: Receipt | Error | undefined;
+}
+
+interface Handled {
+  readonly payload: Payload;
+  readonly subscription: string;
+  readonly redelivered: boolean;
+}
+
+/** One client object that receives, and what its handlers have done. */
+interface Receiver {
+  readonly name: string;
+  readonly client: BroadcastClient;
+  readonly started: Handled[];
+  readonly ended: Handled[];
+}
+
+export interface TrafficOptions {
+  readonly seed: number;
+  readonly messages: number;
+  /** Messages that a handler fails at, once. */
+  readonly failing: number;
+  /** Called now and then, while messages flow. */
+  readonly fault: (random: () => number) => Promise<void> | void;
+}
+
+export class Traffic {
+  readonly #random: () => number;
+  readonly #options: TrafficOptions;
+  readonly #proxies: readonly Proxy[];
+  readonly #sent: Sent[] = [];
+  readonly #receivers: Receiver[] = [];
+  readonly #senders = new Map<string, BroadcastClient>();
+  readonly #counters = new Map<string, number>();
+  #failures: string[] = [];
+
+  /** Receivers connect through the proxies, which faults may then break. */
+  constructor(proxies: readonly Proxy[], options: TrafficOptions) {
+    this.#proxies = proxies;
+    this.#options = options;
+    this.#random = seeded(options.seed);
+  }
+
+  /** Everything that was wrong; empty when every promise was kept. */
+  async run(): Promise<string[]> {
+    for (const name of ['alone', 'shared', 'shared', 'reborn']) await this.#addReceiver(name);
+    for (const name of ['s1', 's2', 's3']) {
+      const client = this.#newClient(name);
+      await client.connect();
+      this.#senders.set(name, client);
+    }
+    const steps = Math.ceil(this.#options.messages / 20);
+    for (let step = 0; step < steps; step++) {
+      this.#burst();
+      if (this.#random() < 0.3) await this.#options.fault(this.#random);
+      if (this.#random() < 0.05) await this.#rebirth();
+      await turn();
+    }
+    await this.#drain();
+    this.#check();
+    await this.close();
+    return this.#failures;
+  }
+
+  #newClient(name: string): BroadcastClient {
+    const proxy = this.#proxies[Math.floor(this.#random() * this.#proxies.length)] as Proxy;
+    return new BroadcastTcpClient(
+      { host: '127.0.0.1', port: proxy.port, reconnectInterval: 5, logger: QUIET, maxAttempts: 50 },
+      name,
+    );
+  }
+
+  async #addReceiver(name: string): Promise<void> {
+    const receiver: Receiver = { name, client: this.#newClient(name), started: [], ended: [] };
+    this.#receivers.push(receiver);
+    const handle = async (message: BroadcastMessage<Payload>, info: DeliveryInfo): Promise<void> => {
+      const handled = { payload: message.data, subscription: info.channel ?? '', redelivered: info.redelivered };
+      receiver.started.push(handled);
+      for (let turns = Math.floor(this.#random() * 3); turns > 0; turns--) await turn();
+      if (info.attempt === 1 && this.#random() < this.#options.failing) throw new Error('once');
+      receiver.ended.push(handled);
+    };
+    for (const channel of CHANNELS) receiver.client.onMessage<Payload>(channel, handle);
+    receiver.client.onMessage<Payload>(handle);
+    await receiver.client.connect();
+  }
+
+  /** The process of a name is replaced by a new one. */
+  async #rebirth(): Promise<void> {
+    const old = this.#receivers.filter(({ name }) => name === 'reborn').at(-1) as Receiver;
+    await old.client.close();
+    await this.#addReceiver('reborn');
+  }
+
+  #burst(): void {
+    const [name, client] = [...this.#senders][Math.floor(this.#random() * this.#senders.size)] as [
+      string,
+      BroadcastClient,
+    ];
+    for (let i = Math.floor(this.#random() * 40); i > 0; i--) this.#send(name, client);
+  }
+
+  #send(sender: string, client: BroadcastClient): void {
+    const n = (this.#counters.get(sender) ?? 0) + 1;
+    this.#counters.set(sender, n);
+    const payload = { sender, n };
+    const { message, expected } = this.#message(payload);
+    const sent: Sent = { payload, expected, receipt: undefined };
+    this.#sent.push(sent);
+    client.sendMessage(message).then(
+      receipt => (sent.receipt = receipt),
+      (error: unknown) => (sent.receipt = error as Error),
+    );
+  }
+
+  #message(payload: Payload): { message: BroadcastMessage; expected: string[] } {
+    const some = (all: readonly string[]): string[] => all.filter(() => this.#random() < 0.5);
+    const one = (all: readonly string[]): string => all[Math.floor(this.#random() * all.length)] as string;
+    const subscribers = (channels: readonly string[]): string[] =>
+      channels.flatMap(channel => NAMES.map(name => `${name}/${channel}`));
+    const kind = this.#random();
+    if (kind < 0.5) {
+      const channel = one(CHANNELS);
+      return { message: BroadcastMessage.createChannelMessage(channel, payload), expected: subscribers([channel]) };
+    }
+    if (kind < 0.75) {
+      const name = one(NAMES);
+      return { message: BroadcastMessage.createClientMessage(name, payload), expected: [`${name}/`] };
+    }
+    if (kind < 0.9) {
+      const channels = [one(CHANNELS), ...some(CHANNELS)].filter((channel, i, all) => all.indexOf(channel) === i);
+      return {
+        message: BroadcastMessage.createMultiChannelMessage(channels, payload),
+        expected: subscribers(channels),
+      };
+    }
+    const [name, channel] = [one(NAMES), one(CHANNELS)];
+    return {
+      message: BroadcastMessage.create(name, channel, payload),
+      expected: [`${name}/`, ...subscribers([channel])],
+    };
+  }
+
+  // ---- the end ---------------------------------------------------------------------------------------------------------
+
+  /** Until nothing new has been handled for a while, or everything was. */
+  async #drain(): Promise<void> {
+    const missing = (): boolean => this.#sent.some(sent => sent.receipt === undefined) || this.#unhandled().length > 0;
+    const end = performance.now() + 15_000;
+    while (missing() && performance.now() < end) await new Promise(resolve => setTimeout(resolve, 5));
+    for (const client of this.#senders.values()) await client.flush();
+  }
+
+  #unhandled(): string[] {
+    const done = new Set(this.#receivers.flatMap(({ name, ended }) => ended.map(one => keyOf(name, one))));
+    return this.#sent.flatMap(({ payload, expected }) =>
+      expected.map(who => `${payload.sender}:${String(payload.n)} for ${who}`).filter(key => !done.has(key)),
+    );
+  }
+
+  #check(): void {
+    const wrong = this.#failures;
+    for (const { payload, receipt } of this.#sent) {
+      if (receipt === undefined) wrong.push(`no receipt for ${payload.sender}:${String(payload.n)}`);
+      else if (receipt instanceof Error)
+        wrong.push(`${payload.sender}:${String(payload.n)} was rejected: ${receipt.message}`);
+      else if (receipt.status !== 'delivered' && receipt.status !== 'stored')
+        wrong.push(`${payload.sender}:${String(payload.n)} is ${receipt.status}`);
+    }
+    for (const key of this.#unhandled()) wrong.push(`lost: ${key}`);
+    for (const receiver of this.#receivers) this.#checkReceiver(receiver);
+    this.#checkSharing();
+    this.#failures = wrong.slice(0, 20);
+  }
+
+  #checkReceiver({ name, started, ended }: Receiver): void {
+    const seen = new Set<string>();
+    for (const one of ended) {
+      const key = keyOf(name, one);
+      if (seen.has(key)) this.#failures.push(`handled twice by one instance: ${key}`);
+      seen.add(key);
+    }
+    // No order is promised across the instances of a name, and one that was replaced may have been lost before it was closed.
+    if (name !== 'alone') return;
+    const last = new Map<string, number>();
+    for (const { payload, subscription } of started) {
+      const key = `${payload.sender}/${subscription}`;
+      const before = last.get(key) ?? 0;
+      if (payload.n < before)
+        this.#failures.push(
+          `out of order: ${name}/${subscription} started ${payload.sender}:${String(payload.n)} after ${String(before)}`,
+        );
+      last.set(key, Math.max(before, payload.n));
+    }
+  }
+
+  /** What is addressed to a name is handled by one instance; by a second one only if it is so marked. */
+  #checkSharing(): void {
+    const first = new Map<string, Receiver>();
+    for (const receiver of this.#receivers) {
+      for (const one of receiver.ended) {
+        if (one.subscription !== '' && receiver.name === 'shared') continue;
+        const key = keyOf(receiver.name, one);
+        const before = first.get(key);
+        if (before === undefined) first.set(key, receiver);
+        else if (before !== receiver && !one.redelivered && !wasMarked(before, one))
+          this.#failures.push(`handled by two, unmarked: ${key}`);
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    const clients = [...this.#receivers.map(({ client }) => client), ...this.#senders.values()];
+    await Promise.all(clients.map(client => client.close({ timeout: 200 })));
+  }
+}
+
+function keyOf(name: string, { payload, subscription }: Handled): string {
+  return `${payload.sender}:${String(payload.n)} for ${name}/${subscription}`;
+}
+
+/** The one that came second may have been listed first. */
+function wasMarked({ ended }: Receiver, { payload, subscription }: Handled): boolean {
+  return ended.some(
+    one =>
+      one.redelivered &&
+      one.payload.n === payload.n &&
+      one.payload.sender === payload.sender &&
+      one.subscription === subscription,
+  );
+}
