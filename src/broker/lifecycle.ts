@@ -13,7 +13,7 @@ import type { FailureReason } from '../receipts.js';
 import { queueIds, type Context } from './context.js';
 import { deadLetter } from './dead-letters.js';
 import { charge } from './acknowledgements.js';
-import { newDelivery, openHandles, pump, pumpInstance, rewind, takeInFlight } from './delivery.js';
+import { newDelivery, openHandles, pump, pumpInstance, rewind, send, takeInFlight } from './delivery.js';
 import {
   Instance,
   SELF,
@@ -23,6 +23,7 @@ import {
   type Queue,
   type Session,
   type Suspect,
+  type Held,
 } from './model.js';
 import {
   PeerFault,
@@ -90,13 +91,39 @@ export function resume(ctx: Context, instance: Instance): void {
   repeatOutcomes(instance.sender);
   const { held } = instance;
   instance.held = [];
-  for (const { queue, delivery } of held) {
-    queue.inflight.delete(delivery);
-    for (const { handle } of openHandles(delivery)) rewind(queue, handle);
-    queue.redeliverBelow = Math.max(queue.redeliverBelow, delivery.handle + delivery.count);
+  for (const one of held) {
+    if (instance.handlers.has(one.queue.subscription)) sendAgain(ctx, instance, one);
+    else putBack(one);
   }
   pumpInstance(ctx, instance);
   if (instance.session.noticesWaiting) void sendNotices(ctx, instance);
+}
+
+/** What an instance had of its name's queue when it was lost is its own still: its handlers may be at it. */
+function sendAgain(ctx: Context, instance: Instance, { queue, delivery }: Held): void {
+  const { entry, handle, revival } = delivery;
+  queue.inflight.delete(delivery);
+  for (const { handle: first, count } of openHandles(delivery, queue)) {
+    let from = first - handle;
+    const end = from + count;
+    for (let i = from + 1; i <= end; i++) {
+      if (i < end && attemptsOf(delivery, i) === attemptsOf(delivery, from)) continue;
+      const part = newDelivery(entry, [queue], delivery.offset + from, i - from, handle + from);
+      send(ctx, instance, Object.assign(part, { attempts: attemptsOf(delivery, from), revival, redelivered: true }));
+      from = i;
+    }
+  }
+}
+
+function attemptsOf({ charged, attempts }: Delivery, index: number): number {
+  return charged?.get(index) ?? attempts;
+}
+
+/** What was held for an instance waits for any instance of its name again. */
+function putBack({ queue, delivery }: Held): void {
+  queue.inflight.delete(delivery);
+  for (const { handle } of openHandles(delivery)) rewind(queue, handle);
+  queue.redeliverBelow = Math.max(queue.redeliverBelow, delivery.handle + delivery.count);
 }
 
 async function sendNotices(ctx: Context, instance: Instance): Promise<void> {
@@ -353,11 +380,7 @@ export function waitForRestored(ctx: Context, instance: Instance): void {
 }
 
 function returnHeld(instance: Instance): void {
-  for (const { queue, delivery } of instance.held) {
-    queue.inflight.delete(delivery);
-    for (const { handle } of openHandles(delivery)) rewind(queue, handle);
-    queue.redeliverBelow = Math.max(queue.redeliverBelow, delivery.handle + delivery.count);
-  }
+  for (const one of instance.held) putBack(one);
   instance.held = [];
 }
 
@@ -389,7 +412,7 @@ function retire(ctx: Context, instance: Instance, charged: boolean): void {
 
 function chargeSuspect(ctx: Context, { delivery, index, queue, maxAttempts }: Suspect): void {
   if (delivery.handle === 0) return;
-  const attempts = (delivery.charged?.get(index) ?? delivery.attempts) + 1;
+  const attempts = attemptsOf(delivery, index) + 1;
   charge(ctx, delivery, index, queue, attempts);
   if (attempts < maxAttempts) return;
   deadLetter(ctx, queue, {

@@ -183,7 +183,7 @@ export interface Engine {
   /**
    * Reads a queue from handle `from` on (inclusive), in order, at most `maxMessages` and about `maxBytes` (at least one
    * message). An empty array: there is nothing behind `from` now. May answer at once or later; what was acknowledged or
-   * moved away before the call never comes back from it. Damaged messages are left out, once reported by `host.warn`,
+   * moved away before the answer never comes with it, and attempts are those recorded by then. Damaged messages are left out, once reported by `host.warn`,
    * and leave their queues.
    */
   read(

@@ -229,7 +229,8 @@ export class Traffic {
     const first = new Map<string, Receiver>();
     for (const receiver of this.#receivers) {
       for (const one of receiver.ended) {
-        if (one.subscription !== '' && receiver.name === 'shared') continue;
+        // A channel's messages go to every instance, also to one that is being replaced.
+        if (one.subscription !== '') continue;
         const key = keyOf(receiver.name, one);
         const before = first.get(key);
         if (before === undefined) first.set(key, receiver);

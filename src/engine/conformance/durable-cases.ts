@@ -1,6 +1,6 @@
 /** Obligations of an engine whose store outlives its process. */
 import assert from 'node:assert/strict';
-import { appendTo, INSTANCE, newInstance } from './batches.js';
+import { appendTo, messagesOf, INSTANCE, newInstance } from './batches.js';
 import { caseOf, type Bench, type ConformanceCase } from './harness.js';
 
 const DAY = 24 * 60 * 60 * 1000;
@@ -73,6 +73,25 @@ export const durableCases: readonly ConformanceCase[] = [
       [...bench.state.queues].sort((x, y) => (x.queue < y.queue ? -1 : 1)),
       ['dead', 'q', 'r', 'rich'].map(queue => ({ queue, ...bench.engine.usage(queue) })),
     );
+  }),
+
+  ...both('leaves out of a read what is acknowledged or moved away before its answer', async (bench, again) => {
+    bench.engine.append([appendTo(['q'], ['a', 'b', 'c', 'd'])]);
+    await bench.engine.commit();
+    await again();
+    const [all] = await bench.engine.read('q', 0, 100, 1_000_000);
+    const { handle } = all as { handle: number };
+    const answer = bench.engine.read('q', 0, 100, 1_000_000);
+    if (!(answer instanceof Promise)) return;
+    bench.engine.ack('q', handle, 1);
+    bench.engine.move('q', 'r', handle + 2, 1);
+    bench.engine.attempt('q', handle + 3, 2);
+    const runs = await answer;
+    assert.deepEqual(
+      messagesOf(runs).map(({ text }) => text),
+      ['b', 'd'],
+    );
+    assert.equal(runs.at(-1)?.attempts, 2);
   }),
 
   ...both('makes acknowledgements and floors durable with a commit', async (bench, again) => {

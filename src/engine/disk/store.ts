@@ -2,6 +2,7 @@
  * An open store: the obligations of the seam on top of the log. Changes are applied to the state at once and become
  * records, which the writer makes durable.
  */
+import { sliceBatch } from '../../batch.js';
 import type { Timer } from '../../clock.js';
 import { Deque } from '../../deque.js';
 import { BroadcastError } from '../../errors.js';
@@ -387,8 +388,25 @@ export class DiskStore {
       if (error instanceof SegmentGone) return this.read(queue, from, maxMessages, maxBytes);
       throw this.#failure ?? error;
     }
-    // Nothing but damage: what comes behind it.
-    return answer.length > 0 || this.#closing ? answer : this.read(queue, from, maxMessages, maxBytes);
+    if (this.#closing) return answer;
+    const current = this.#stillThere(queue, answer);
+    // Nothing but damage, or all of it has left meanwhile: what comes behind it.
+    return current.length > 0 ? current : this.read(queue, from, maxMessages, maxBytes);
+  }
+
+  /** What was read, without what has left the queue while it was, and with the attempts recorded by now. */
+  #stillThere(queue: string, answer: readonly StoredRun[]): StoredRun[] {
+    const index = this.#state.queues.get(queue);
+    const current: StoredRun[] = [];
+    for (const run of answer) {
+      const end = run.handle + run.batch.count;
+      for (const { handle, count, attempts, note } of index?.from(run.handle) ?? []) {
+        if (handle >= end) break;
+        const batch = sliceBatch(run.batch, handle - run.handle, Math.min(count, end - handle));
+        current.push({ handle, batch, expiresAt: run.expiresAt, attempts, note });
+      }
+    }
+    return current;
   }
 
   readonly #reported = new WeakSet<Stored>();
