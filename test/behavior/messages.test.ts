@@ -176,7 +176,7 @@ describe('messages on their way', () => {
       const view = views[order % views.length] as () => string;
       const text = view();
       expect(Object.keys(message).sort()).toEqual(FIELDS);
-      seen.push([text, String((message.data as { marker: string }).marker)]);
+      seen.push([text, (message.data as { marker: string }).marker]);
     };
     let observed = 0;
     server.onMessage(message => look(message, observed++));
