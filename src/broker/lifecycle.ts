@@ -451,6 +451,7 @@ function joinQueue(ctx: Context, lane: Queue): void {
     ctx.engine.move(lane.id, queue.id);
     rewind(queue, 0);
     queue.redeliverBelow = Math.max(queue.redeliverBelow, lane.redeliverBelow);
+    queue.doubtful += lane.doubtful;
   }
   for (let delivery = lane.live.shift(); delivery !== undefined; delivery = lane.live.shift()) {
     delivery.queues = [queue];

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
+import { startProxy } from '../helpers/proxy.js';
 import { connectedClient, gate, Inbox, newClient, Role, startServer, temporaryFolder } from '../helpers/scene.js';
 
 const DAY = 24 * 60 * 60 * 1000;
@@ -140,6 +141,35 @@ describe('the death of a process', () => {
     next.onMessage('room', ({ data }, { redelivered }) => inbox.push([data, redelivered]));
     await next.connect();
     expect(await inbox.reached(5)).toEqual([1, 2, 3, 4, 5].map(n => [n, true]));
+  });
+});
+
+describe('the death of the server', () => {
+  it('leaves a mark on what a lost instance may have handled before, when another one gets it', async () => {
+    const dataDir = join(await temporaryFolder(), 'data');
+    const first = new Role('server', { port: 0, dataDir, instanceGrace: 100 });
+    const port = (await first.saw('listening'))['port'] as number;
+    const proxy = await startProxy(port);
+    const started = new Inbox();
+    const { promise, open } = gate();
+    const reader = newClient(proxy.port, 'reader');
+    reader.onMessage('room', ({ data }) => {
+      started.push(data);
+      return promise;
+    });
+    await reader.connect();
+    const sender = await connectedClient(port, 'sender');
+    expect((await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1))).status).toBe('stored');
+    await started.reached(1);
+    proxy.isRefusing = true; // the instance lives, and does not find back
+    await first.kill();
+    await new Role('server', { port, dataDir, instanceGrace: 100 }).saw('listening');
+    const inbox = new Inbox();
+    const next = newClient(port, 'reader');
+    next.onMessage('room', ({ data }, { redelivered }) => inbox.push([data, redelivered]));
+    await next.connect();
+    expect(await inbox.reached(1)).toEqual([[1, true]]);
+    open();
   });
 });
 
