@@ -466,6 +466,7 @@ describe('the heartbeat', () => {
     stream.arrive(PREAMBLE, encodeOk(1));
     await turn();
     await turn();
+    connection.send(frame(2000)); // waits behind the first
     clock.tick(24_000);
     stream.accept(true); // a sign of life
     await turn();
