@@ -8,8 +8,6 @@ import { BroadcastError } from '../errors.js';
 
 /** Nesting up to this depth takes the plain path; deeper values take the other one, which does not recurse. */
 const MAX_PLAIN_DEPTH = 64;
-/** Arrays up to this length are looked at for named properties. */
-const MAX_CHECKED_ARRAY = 256;
 /** Objects in one value above which a set finds repeats faster than a look along the list. */
 const MAX_LISTED = 12;
 
@@ -104,7 +102,8 @@ function isPlainObject(value: object, depth: number): boolean {
 
 function isPlainArray(array: unknown[], depth: number): boolean {
   const { length } = array;
-  if (length <= MAX_CHECKED_ARRAY && Object.keys(array).length !== length) return false;
+  // Named properties (rows of a table with their `columns`) and holes show in the number of keys.
+  if (Object.keys(array).length !== length) return false;
   for (let i = 0; i < length; i++) {
     const member = array[i];
     if (typeof member === 'object' && member !== null) {

@@ -164,6 +164,16 @@ describe('the body codec', () => {
     fc.assert(fc.property(fc.json(), json => difference(fromTagged(JSON.parse(json)), JSON.parse(json)) === undefined));
   });
 
+  it('keeps the named properties of an array, however long it is', () => {
+    for (const length of [0, 3, 5000]) {
+      const rows = Object.assign(
+        Array.from({ length }, (_, i) => ({ i })),
+        { columns: ['i'] },
+      );
+      expect(difference(back(rows), rows)).toBeUndefined();
+    }
+  });
+
   it('gives back a Buffer as a Buffer, with bytes of its own', () => {
     const body = encodeBody({ bytes: Buffer.from('hello') });
     const { bytes: received } = decodeBody(body) as { bytes: Buffer };
