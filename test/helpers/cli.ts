@@ -97,7 +97,7 @@ export class Running {
 /** The environment without what a developer may have set. */
 export function cleanEnvironment(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
   const kept = Object.entries(process.env).filter(
-    ([name]) => !/^(BROADCAST_|XDG_STATE_HOME|NO_COLOR|FORCE_COLOR)/.test(name),
+    ([name]) => !/^(BROADCAST_|XDG_STATE_HOME|NO_COLOR|FORCE_COLOR|CI$)/.test(name),
   );
   return { ...Object.fromEntries(kept), BROADCAST_RECONNECT_INTERVAL: '20', ...more };
 }
