@@ -55,7 +55,7 @@ export const durableCases: readonly ConformanceCase[] = [
       resent: true,
       persistent: false,
     };
-    engine.append([appendTo(['rich'], ['y'], { first: 6, envelope: rich })]);
+    engine.append([appendTo(['rich'], ['y'], { first: 6, envelope: rich, name: undefined })]);
     engine.drop('gone');
     await engine.commit();
     await again();

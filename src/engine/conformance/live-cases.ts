@@ -108,6 +108,13 @@ export const liveCases: readonly ConformanceCase[] = [
     assert.ok((run?.batch.items.buffer.byteLength ?? Infinity) < large.length);
   }),
 
+  caseOf('takes messages of a megabyte and empty ones', async bench => {
+    const texts = ['x'.repeat(1024 * 1024), '', 'y'.repeat(300_000)];
+    bench.engine.append([appendTo(['q'], texts)]);
+    await bench.engine.commit();
+    await bench.isIn('q', texts);
+  }),
+
   caseOf('reads from a handle on, within the messages and bytes that were asked for, at least one', async bench => {
     const { engine } = bench;
     const texts = Array.from({ length: 10 }, (_, i) => `m${String(i)}`);

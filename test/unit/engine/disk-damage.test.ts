@@ -148,6 +148,17 @@ describe('the disk engine with damaged files', () => {
     expect(bench.failures).toEqual([]);
   });
 
+  it('reports nothing of what a read finds after the store was closed', async () => {
+    const { disk } = await smallLog('closed');
+    const bench = new DiskBench(disk);
+    await bench.open();
+    bytesOf(disk).fill(0xff, 1024, lastByte(bytesOf(disk)));
+    const reading = bench.engine.read('q', 0, 100, 100_000);
+    await bench.engine.close();
+    expect(await reading).toEqual([]);
+    expect(bench.warnings).toEqual([]);
+  });
+
   it('says when a queue holds nothing but damage', async () => {
     const { disk } = await smallLog('closed');
     const bench = new DiskBench(disk);

@@ -70,6 +70,7 @@ describe('the disk engine on a failing disk', () => {
     await engine.commit();
     disk.fault = operation => (operation === 'sync' ? { code: 'EIO' } : undefined);
     bench.append('q', ['b']);
+    engine.put('k', 'v');
     const refused = { code: 'store-failed' };
     await expect(engine.commit()).rejects.toMatchObject(refused);
     disk.fault = () => undefined;

@@ -1,6 +1,6 @@
 /** Space is given back, and what still counts survives it. */
 import { describe, expect, it } from 'vitest';
-import { INSTANCE, newInstance } from '../../../src/engine/conformance/batches.js';
+import { INSTANCE, newInstance, sampleBatch } from '../../../src/engine/conformance/batches.js';
 import { DiskBench, settled, until } from '../../helpers/disk-bench.js';
 import { SimulatedDisk } from '../../helpers/simulated-files.js';
 
@@ -135,6 +135,48 @@ describe('the space of the disk engine', () => {
     await bench.engine.close();
   });
 
+  it('moves what is there at the moment, while pairs, senders and messages go', async () => {
+    const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 256 * 1024 });
+    await bench.open();
+    const large = (i: number): string => `${String(i)} `.padEnd(60_000, 'x');
+    const numbers = Array.from({ length: 60 }, (_, i) => i);
+    const full = new Set([...numbers.slice(0, 10), ...numbers.slice(50)]);
+    const instances = numbers.map(() => newInstance());
+    const handles = new Map<number, number>();
+    for (const i of numbers) {
+      const batch = sampleBatch(['x'], { instance: instances[i] as string, name: large(i) });
+      bench.engine.append([{ batch, expiresAt: 0, queues: [] }]);
+      if (i < 10 || i >= 20) bench.engine.put(`key ${String(i)}`, large(i));
+      if (!full.has(i)) continue;
+      handles.set(i, bench.append('away', [String(i)], { bodyBytes: 60_000 }));
+    }
+    await bench.engine.commit();
+    // From the end on, one after the other goes with every sync, once the first segment is being moved.
+    const last = bench.segments[1] as string;
+    let next = 59;
+    let isMoving = false;
+    const goOn = bench.disk.step.bind(bench.disk);
+    bench.disk.step = (operation, path) => {
+      isMoving ||= operation === 'read';
+      if (isMoving && operation === 'sync' && next >= 10) {
+        bench.engine.put(`key ${String(next)}`, null);
+        bench.engine.floor(instances[next] as string, null);
+        bench.engine.ack('away', handles.get(next) ?? 0, 1);
+        next--;
+      }
+      return goOn(operation, path);
+    };
+    await churn(bench, 20 * 256 * 1024);
+    await until(() => next < 10 && !bench.segments.includes(last));
+    await restart(bench);
+    expect(bench.state.damage).toEqual([]);
+    expect(await bench.texts('away')).toEqual(numbers.slice(0, 10).map(String));
+    expect([...bench.state.entries.keys()].sort()).toEqual(numbers.slice(0, 10).map(i => `key ${String(i)}`));
+    const known = new Set(bench.state.senders.map(({ instance }) => instance));
+    expect(instances.filter(instance => known.has(instance))).toEqual(instances.slice(0, 10));
+    await bench.engine.close();
+  }, 60_000);
+
   it('counts handles on when everything was given back', async () => {
     const bench = await newBench();
     await churn(bench, 20 * SEGMENT);
@@ -150,8 +192,10 @@ describe('the space of the disk engine', () => {
   it('reads a run whose segment is given back meanwhile', async () => {
     const bench = await newBench();
     const texts = Array.from({ length: 80 }, (_, i) => `waiting ${String(i)}`);
-    for (const text of texts) bench.append('away', [text], { bodyBytes: 300 });
-    await bench.engine.commit();
+    for (const text of texts) {
+      bench.append('away', [text], { bodyBytes: 300 });
+      await bench.engine.commit();
+    }
     await restart(bench);
     // Each read of the disk waits until the log has gone on by some segments; a read goes over several of them.
     let busy = false;

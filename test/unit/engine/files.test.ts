@@ -14,3 +14,11 @@ it('a data directory is made with the folders above it, also when its path is re
   expect((await stat(join(folder, 'a', 'b'))).isDirectory()).toBe(true);
   await nodeFiles.makeDirectory('a/b');
 });
+
+it('a read ends where the file does', async () => {
+  const file = await nodeFiles.open(join(await temporaryFolder(), 'file'), true);
+  await file.write(Buffer.from('hello'), 3);
+  expect(await file.read(0, 100)).toEqual(Buffer.from('\0\0\0hello'));
+  expect(await file.read(50, 10)).toHaveLength(0);
+  await file.close();
+});
