@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config';
+import { COMPLETE } from './scripts/coverage.js';
 
 export default defineConfig({
   test: {
@@ -14,6 +15,7 @@ export default defineConfig({
       exclude: ['src/cli/**'],
       reporter: ['text-summary', 'json-summary', 'json'],
       reportOnFailure: true,
+      thresholds: Object.fromEntries(COMPLETE.map(files => [files, { branches: 100 }])),
     },
   },
 });

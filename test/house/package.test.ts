@@ -45,6 +45,13 @@ describe('the manifest', () => {
       expect.arrayContaining([expect.stringMatching(/^(pre|post)?install$/)]),
     );
   });
+
+  it('has scripts that exist', () => {
+    for (const command of Object.values(manifest.scripts)) {
+      const [, file] = /^node (\S+\.js)/.exec(command) ?? [];
+      if (file !== undefined) expect(() => read(file), command).not.toThrow();
+    }
+  });
 });
 
 describe('git', () => {
