@@ -93,9 +93,11 @@ function join(parts: unknown[]): string {
 
 /** A log that says what a person at a terminal wants to know, or a program that asked for JSON. */
 export function cliLogger(json: boolean): Logger {
+  // An error that is logged is part of the line, and follows it for those who show its stack.
   const say = (level: 'warning' | 'error', colour: Format, parts: unknown[]): void => {
-    if (json) info(JSON.stringify({ [level]: join(parts) }));
-    else info(`${style(colour, level)} ${join(parts)}`);
+    const line = join(parts.slice(0, 1));
+    if (json) info(JSON.stringify({ [level]: line }));
+    else info(`${style(colour, level)} ${line}`);
   };
   return {
     debug: () => undefined,

@@ -18,7 +18,7 @@ import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
 import { ReceivedBatch } from '../received.js';
 import { parseEndpoint, type Address } from '../transport/endpoint.js';
 import { Heart } from '../transport/heart.js';
-import { atMost, checkTimeout, rejected, Waiters } from '../waiters.js';
+import { atMost, checkTimeout, quiet, rejected, Waiters } from '../waiters.js';
 import { Addresses } from './addresses.js';
 import { administrate } from './admin.js';
 import { Aliases } from './aliases.js';
@@ -160,7 +160,7 @@ export class BroadcastTcpServer extends BroadcastServer {
         new BroadcastError('already-started', 'the server was started before; make a new one to start again'),
       );
     this.#state = 'starting';
-    this.#started = this.#start();
+    this.#started = quiet(this.#start());
     return this.#started;
   }
 
@@ -178,6 +178,7 @@ export class BroadcastTcpServer extends BroadcastServer {
       await this.#listener.listen(this.#wanted);
     } catch (error) {
       this.#state = 'stopped';
+      this.#config.logger.error('the server could not be started', error);
       await broker.close().catch(() => undefined);
       throw error;
     }
@@ -338,7 +339,7 @@ export class BroadcastTcpServer extends BroadcastServer {
   }
 
   forget(name: string): Promise<void> {
-    return this.#hub.broker.forget(name);
+    return quiet(this.#hub.broker.forget(name));
   }
 
   deadLetters(name: string): {
@@ -348,9 +349,9 @@ export class BroadcastTcpServer extends BroadcastServer {
   } {
     const { broker } = this.#hub;
     return {
-      list: async limit => (await broker.listDeadLetters(name, limit)).map(deadLetterOf),
-      retry: id => broker.retryDeadLetter(name, id),
-      drop: id => broker.dropDeadLetter(name, id),
+      list: limit => quiet(broker.listDeadLetters(name, limit).then(letters => letters.map(deadLetterOf))),
+      retry: id => quiet(broker.retryDeadLetter(name, id)),
+      drop: id => quiet(broker.dropDeadLetter(name, id)),
     };
   }
 

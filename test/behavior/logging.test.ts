@@ -5,6 +5,8 @@ import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { BroadcastMessage, type Logger } from '../../src/index.js';
+import { PREAMBLE } from '../../src/protocol/constants.js';
+import { encodeError } from '../../src/protocol/control.js';
 import { TestClock } from '../../src/testing/index.js';
 import { connectedClient, Inbox, newClient, recordingLogger, startServer } from '../helpers/scene.js';
 
@@ -48,19 +50,18 @@ describe('the default logger', () => {
   });
 
   it('lets nobody who is connected write to the terminal', async () => {
+    const text = '\x1b[2Jcleared\nbroadcast: a line of its own';
+    const error = encodeError({ code: 'unauthorized', retryable: false, text });
+    const answer = Buffer.concat([PREAMBLE, error]).toString('hex');
     const { err } = await outputOf(`
       const client = new BroadcastTcpClient({ host: '127.0.0.1', port: 0 + (await listen()) }, 'x');
       await client.connect().catch(() => undefined);
       process.exit();
       async function listen() {
-        const text = '\\x1b[2Jcleared\\nbroadcast: a line of its own';
-        const body = Buffer.concat([Buffer.from([12]), Buffer.from('unauthorized'), Buffer.from([0, text.length]), Buffer.from(text)]);
-        const head = Buffer.from([0, 0, 0, 0, 0x7f]);
-        head.writeUInt32LE(body.length + 1);
         const server = require('net').createServer(socket => {
           socket.on('error', () => undefined);
           socket.resume();
-          socket.end(Buffer.concat([Buffer.from('8942435301010000', 'hex'), head, body]));
+          socket.end(Buffer.from('${answer}', 'hex'));
         });
         await new Promise(resolve => server.listen(0, '127.0.0.1', resolve));
         return server.address().port;

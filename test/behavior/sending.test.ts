@@ -1,7 +1,7 @@
 /** sendMessage of clients and of the server: what it refuses, what a signal does, what nobody awaits. */
 import { getEventListeners } from 'node:events';
 import { describe, expect, it } from 'vitest';
-import { BroadcastError, BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
+import { BroadcastError, BroadcastMessage, BroadcastTcpServer, type DeliveryFailure } from '../../src/index.js';
 import { connectedClient, Inbox, newClient, recordingLogger, startServer } from '../helpers/scene.js';
 
 const message = (data: unknown = 1): BroadcastMessage => BroadcastMessage.createClientMessage('x', data);
@@ -109,6 +109,14 @@ describe.each(['a client', 'the server'] as const)('what %s sends', who => {
     process.on('unhandledRejection', listener);
     const { send, server } = await sender();
     send(undefined as never);
+    server.forget('nobody');
+    server.deadLetters('nobody').drop('1');
+    server.start();
+    new BroadcastTcpServer({
+      port: (server.address as { port: number }).port,
+      host: '127.0.0.1',
+      logger: recordingLogger(),
+    }).start();
     send(message(() => undefined));
     void send(message(), { signal: AbortSignal.abort() });
     const controller = new AbortController();

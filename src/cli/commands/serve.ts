@@ -6,7 +6,7 @@ import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import type { ServerConfig } from '../../config.js';
 import { BroadcastError } from '../../errors.js';
-import { BroadcastTcpServer } from '../../index.js';
+import { BroadcastTcpServer, type Logger } from '../../index.js';
 import { version } from '../../version.js';
 import { EXIT } from '../exit-codes.js';
 import { invocation, quote } from '../invocation.js';
@@ -52,13 +52,18 @@ function configure(options: Given): ServerConfig {
 
 async function serve(options: Given): Promise<void> {
   const config = configure(options);
-  const server = new BroadcastTcpServer(config);
+  const logger = config.logger as Logger;
+  // Why it could not be started is said once, with what to do.
+  let isStarting = true;
+  const error = (...parts: unknown[]): void => (isStarting ? undefined : logger.error(...parts));
+  const server = new BroadcastTcpServer({ ...config, logger: { ...logger, error } });
   const ended = untilSignal(server, options['json'] === true);
   try {
     await server.start();
   } catch (error) {
     throw await explain(error, config);
   }
+  isStarting = false;
   banner(server, config, options['json'] === true);
   process.exitCode = await ended;
 }
