@@ -6,8 +6,17 @@ import { expect, it } from 'vitest';
 
 const SCRIPT = fileURLToPath(new URL('../../scripts/real-input.js', import.meta.url));
 
+const run = (...args: string[]): Promise<{ stdout: string }> =>
+  promisify(execFile)(process.execPath, [SCRIPT, ...args], { timeout: 110_000 });
+
 it('brings the machine’s package index to three subscribers, whole and in order, through three kills of the server', async () => {
-  const { stdout } = await promisify(execFile)(process.execPath, [SCRIPT, '--records', '3000']);
+  const { stdout } = await run('--records', '3000');
   expect(stdout.match(/^killed when/gm)).toHaveLength(3);
-  expect(stdout).toContain('present-1, present-2 and away have exactly the input, in order');
+  expect(stdout).toContain('present-1, present-2, away: exactly the input, in order');
+}, 120_000);
+
+it('does so too when nobody is away, and what was not stored must be sent again', async () => {
+  const { stdout } = await run('--records', '3000', '--without-away', '--kills', '5');
+  expect(stdout.match(/^killed when/gm)).toHaveLength(5);
+  expect(stdout).toContain('present-1, present-2: exactly the input, in order');
 }, 120_000);
