@@ -44,7 +44,16 @@ import {
   sessionQueue,
 } from './registry.js';
 import { announce, noticeFor, raiseFloor, readNotice, repeatOutcomes, reportFailure, senderOf } from './senders.js';
-import { finish, openParts, outcomeKey, settleTracked, shrink, storeEntries, storeQueues } from './store.js';
+import {
+  finish,
+  openParts,
+  outcomeKey,
+  settleTracked,
+  shrink,
+  storeEntries,
+  storeQueues,
+  mergeTracked,
+} from './store.js';
 
 // ---- coming ----------------------------------------------------------------------------------------------------------
 
@@ -448,7 +457,8 @@ function joinQueue(ctx: Context, lane: Queue): void {
   lane.fetched.clear();
   lane.behind = false;
   if (ctx.engine.usage(lane.id).messages > 0) {
-    ctx.engine.move(lane.id, queue.id);
+    // What waited for several instances of the name waits once from here on.
+    for (const { handle, count } of ctx.engine.move(lane.id, queue.id)) mergeTracked(ctx, handle, count);
     rewind(queue, 0);
     queue.redeliverBelow = Math.max(queue.redeliverBelow, lane.redeliverBelow);
     queue.doubtful += lane.doubtful;

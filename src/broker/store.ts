@@ -306,6 +306,15 @@ export function shrink(queue: Queue, count: number, bytes: number): void {
   session.bytes = session.messages === 0 ? 0 : Math.max(0, session.bytes - bytes);
 }
 
+/** Two of the queues that tracked messages wait in have become one. */
+export function mergeTracked(ctx: Context, handle: number, count: number): void {
+  if (ctx.tracked.size === 0) return;
+  for (let h = handle; h < handle + count; h++) {
+    const tracked = ctx.tracked.get(h);
+    if (tracked !== undefined) tracked.waiting--;
+  }
+}
+
 /** One recipient of tracked, stored messages is done with them. */
 export function settleTracked(ctx: Context, handle: number, count: number, ok: boolean): void {
   for (let h = handle; h < handle + count; h++) {

@@ -44,6 +44,14 @@ export interface AppendBatch {
   readonly queues: readonly { readonly queue: string; readonly offset: number; readonly count: number }[];
 }
 
+/** Messages with consecutive handles. */
+export interface HandleRange {
+  /** Handle of the first message. */
+  readonly handle: number;
+  /** Number of messages. */
+  readonly count: number;
+}
+
 /** Part of a stored batch as it is read back from a queue. */
 export interface StoredRun {
   /** Handle of the first message of the run. */
@@ -198,9 +206,10 @@ export interface Engine {
 
   /**
    * Puts messages of one queue into another one, at the place that their handles give them, with their attempts; `note`
-   * replaces theirs. Without a handle: the whole queue, which thereby ends. A message that is already in the target only leaves the source.
+   * replaces theirs. Without a handle: the whole queue, which thereby ends. A message that is already in the target only leaves the source;
+   * those are returned.
    */
-  move(from: string, to: string, handle?: number, count?: number, note?: string): void;
+  move(from: string, to: string, handle?: number, count?: number, note?: string): readonly HandleRange[];
 
   /** Records how often a message of a queue has been attempted. */
   attempt(queue: string, handle: number, attempts: number): void;

@@ -6,6 +6,7 @@ export type {
   EngineHost,
   EngineState,
   ExpiringRun,
+  HandleRange,
   QueueState,
   QueueUsage,
   SenderState,

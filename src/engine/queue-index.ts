@@ -5,6 +5,7 @@
  * Runs lie in chunks of a few hundred, so that taking messages out of the middle of a long queue, or putting them back,
  * costs the same however long it is. A run that was handed out is never changed: it is replaced.
  */
+import type { HandleRange } from './engine.js';
 
 /** Consecutive messages in a queue. */
 export interface IndexRun<T> {
@@ -36,14 +37,14 @@ export class QueueIndex<T> {
     return this.messages === 0;
   }
 
-  /** Adds a run at the place that its handle gives it. Messages that are there already are passed over; returns how many came in. */
-  insert(run: IndexRun<T>): number {
+  /** Adds a run at the place that its handle gives it. Messages that are there already are passed over and added to `known`; returns how many came in. */
+  insert(run: IndexRun<T>, known?: HandleRange[]): number {
     const chunk = this.#chunks[this.#chunks.length - 1];
     if (chunk === undefined) {
       this.#chunks.push([run]);
     } else {
       const last = chunk[chunk.length - 1] as IndexRun<T>;
-      if (run.handle < endOf(last)) return this.#insertBetween(run);
+      if (run.handle < endOf(last)) return this.#insertBetween(run, known);
       if (continues(last, run)) chunk[chunk.length - 1] = { ...last, count: last.count + run.count };
       else if (chunk.length < CHUNK) chunk.push(run);
       else this.#chunks.push([run]);
@@ -52,13 +53,15 @@ export class QueueIndex<T> {
     return run.count;
   }
 
-  #insertBetween(run: IndexRun<T>): number {
+  #insertBetween(run: IndexRun<T>, known?: HandleRange[]): number {
     const end = endOf(run);
     const fresh: IndexRun<T>[] = [];
     let at = run.handle;
     for (const other of this.from(run.handle)) {
       if (other.handle >= end) break;
       if (other.handle > at) fresh.push(cut(run, at, other.handle));
+      const first = Math.max(other.handle, run.handle);
+      known?.push({ handle: first, count: Math.min(endOf(other), end) - first });
       at = endOf(other);
     }
     if (at < end) fresh.push(cut(run, at, end));

@@ -182,15 +182,19 @@ export const liveCases: readonly ConformanceCase[] = [
     await bench.isIn('to', ['a', 'b', 'c', 'd', 'e']);
     assert.deepEqual([...engine.queues('')], ['to']);
     engine.move('to', 'to');
-    engine.move('nowhere', 'to');
+    assert.deepEqual(engine.move('nowhere', 'to'), []);
     await bench.isIn('to', ['a', 'b', 'c', 'd', 'e']);
   }),
 
-  caseOf('lets a moved message that the target has already only leave its source', async bench => {
+  caseOf('lets a moved message that the target has already only leave its source, and says so', async bench => {
     const { engine } = bench;
     const [a] = engine.append([appendTo(['one', 'two'], ['a', 'b', 'c'])]) as [number];
     engine.ack('two', a + 1, 1);
-    engine.move('one', 'two', a, 3);
+    const known = engine.move('one', 'two', a, 3);
+    assert.deepEqual(known, [
+      { handle: a, count: 1 },
+      { handle: a + 2, count: 1 },
+    ]);
     await bench.isIn('one', []);
     await bench.isIn('two', ['a', 'b', 'c']);
     engine.ack('two', a, 3);

@@ -5,7 +5,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { BroadcastError } from '../../errors.js';
-import type { AppendBatch, Engine, EngineHost, EngineState, QueueUsage, StoredRun } from '../engine.js';
+import type { AppendBatch, Engine, EngineHost, EngineState, HandleRange, QueueUsage, StoredRun } from '../engine.js';
 import { describe } from './describe.js';
 import { nodeFiles, type FileSystem } from './files.js';
 import { DirectoryLock, LOCK_FILE } from './lock.js';
@@ -84,8 +84,14 @@ class DiskEngine implements Engine {
     this.#store?.ack(queue, handle, count);
   }
 
-  move(from: string, to: string, handle = 0, count: number = Number.MAX_SAFE_INTEGER, note?: string): void {
-    this.#store?.move(from, to, handle, count, note);
+  move(
+    from: string,
+    to: string,
+    handle = 0,
+    count: number = Number.MAX_SAFE_INTEGER,
+    note?: string,
+  ): readonly HandleRange[] {
+    return this.#store?.move(from, to, handle, count, note) ?? [];
   }
 
   attempt(queue: string, handle: number, attempts: number): void {

@@ -5,6 +5,7 @@
 import type { Batch } from '../../batch.js';
 import { RangeSet } from '../../range-set.js';
 import { sizeOfItems, type ItemSizes } from '../item-sizes.js';
+import type { HandleRange } from '../engine.js';
 import { QueueIndex, type IndexRun } from '../queue-index.js';
 import type { Placement } from './batch-record.js';
 import type { Segment } from './segment.js';
@@ -156,15 +157,17 @@ export class LogState {
     return removed;
   }
 
-  /** MOVE */
-  move(from: string, to: string, handle: number, count: number, note: string | undefined): void {
+  /** MOVE; returns what was in the target already. */
+  move(from: string, to: string, handle: number, count: number, note: string | undefined): HandleRange[] {
+    const known: HandleRange[] = [];
     const queue = this.queues.get(from);
-    if (queue === undefined) return;
+    if (queue === undefined) return known;
     for (const run of queue.remove(handle, count)) {
-      const moved = this.#queue(to).insert(note === undefined ? run : { ...run, note });
+      const moved = this.#queue(to).insert(note === undefined ? run : { ...run, note }, known);
       if (moved < run.count) this.#release(run.source, run.count - moved);
     }
     if (queue.isEmpty) this.queues.delete(from);
+    return known;
   }
 
   /** ATTEMPT */

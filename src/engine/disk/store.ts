@@ -7,7 +7,7 @@ import type { Timer } from '../../clock.js';
 import { Deque } from '../../deque.js';
 import { BroadcastError } from '../../errors.js';
 import { RangeSet } from '../../range-set.js';
-import type { AppendBatch, EngineHost, QueueUsage, StoredRun } from '../engine.js';
+import type { AppendBatch, EngineHost, HandleRange, QueueUsage, StoredRun } from '../engine.js';
 import { itemSizes } from '../item-sizes.js';
 import { encodeBatch } from './batch-record.js';
 import type { FileSystem } from './files.js';
@@ -281,17 +281,18 @@ export class DiskStore {
     this.#writer.add({ bytes: writer.finish(), joined: false, placed });
   }
 
-  move(from: string, to: string, handle: number, count: number, note: string | undefined): void {
+  move(from: string, to: string, handle: number, count: number, note: string | undefined): readonly HandleRange[] {
     this.#check();
-    if (from === to || !this.#state.queues.has(from)) return;
+    if (from === to || !this.#state.queues.has(from)) return [];
     this.#flush();
-    this.#state.move(from, to, handle, count, note);
+    const known = this.#state.move(from, to, handle, count, note);
     const writer = new RecordWriter(RECORD.MOVE).str(from).str(to).varint(handle).varint(count);
     writer.u8(note === undefined ? 0 : 1);
     if (note !== undefined) writer.str(note);
     this.#add(writer);
     this.#arm();
     this.#lookForRoom();
+    return known;
   }
 
   attempt(queue: string, handle: number, attempts: number): void {

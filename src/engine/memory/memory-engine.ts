@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { sliceBatch, type Batch } from '../../batch.js';
 import { BroadcastError } from '../../errors.js';
-import type { AppendBatch, Engine, EngineHost, EngineState, QueueUsage, StoredRun } from '../engine.js';
+import type { AppendBatch, Engine, EngineHost, EngineState, HandleRange, QueueUsage, StoredRun } from '../engine.js';
 import { itemSizes, sizeOfItems, type ItemSizes } from '../item-sizes.js';
 import { QueueIndex, type IndexRun } from '../queue-index.js';
 
@@ -129,13 +129,15 @@ class MemoryEngine implements Engine {
     }
   }
 
-  move(from: string, to: string, handle = 0, count = Number.MAX_SAFE_INTEGER, note?: string): void {
-    if (from === to) return;
+  move(from: string, to: string, handle = 0, count = Number.MAX_SAFE_INTEGER, note?: string): readonly HandleRange[] {
+    const known: HandleRange[] = [];
+    if (from === to) return known;
     for (const part of this.#remove(from, handle, count)) {
       const run = note === undefined ? part : { ...part, note };
-      const moved = this.#queue(to).insert(run);
+      const moved = this.#queue(to).insert(run, known);
       if (moved < part.count) this.#release({ ...part, count: part.count - moved });
     }
+    return known;
   }
 
   attempt(queue: string, handle: number, attempts: number): void {
