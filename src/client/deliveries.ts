@@ -123,9 +123,11 @@ export class Deliveries implements IntakeOwner {
     return memory;
   }
 
-  /** The sender will not come back: nothing of it is sent again. */
+  /** The sender will not come back. What is being handled is remembered on: it comes again if this connection is lost. */
   forget(instance: string): void {
-    for (const key of this.#memories.keys()) if (key.startsWith(instance)) this.#memories.delete(key);
+    for (const [key, { open }] of this.#memories) {
+      if (key.startsWith(instance) && open.size === 0) this.#memories.delete(key);
+    }
   }
 
   /** Starts what is new and passes over what is known; usually everything is new. */

@@ -1,0 +1,67 @@
+/** A sender that is gone for good is forgotten, but not what is being handled of it. */
+import { expect, it } from 'vitest';
+import { Deliveries } from '../../src/client/deliveries.js';
+import { Runner } from '../../src/client/runner.js';
+import type { Batch } from '../../src/batch.js';
+import { encodeBody } from '../../src/body/index.js';
+import { TestClock } from '../../src/testing/test-clock.js';
+import { gate } from '../helpers/scene.js';
+import { itemsOf } from '../protocol/frame-table.js';
+
+const batch: Batch = {
+  sender: { instance: 'a'.repeat(32), name: 'a' },
+  envelope: {
+    channels: ['x'],
+    clients: [],
+    everyone: false,
+    name: undefined,
+    headers: undefined,
+    persistent: true,
+    tracked: false,
+    resent: false,
+    ttl: undefined,
+    idPrefix: 'prefix0123456789',
+  },
+  first: 1,
+  count: 1,
+  idBase: 1,
+  floor: 1,
+  timestamp: 0,
+  items: itemsOf([{ delta: 0, body: encodeBody('once') }]),
+};
+
+it('a message that is being handled when its sender is withdrawn is not started again after a lost connection', async () => {
+  const clock = new TestClock();
+  const started: unknown[] = [];
+  const { promise, open } = gate();
+  const runner = new Runner(
+    'x',
+    async message => {
+      started.push(message.data);
+      await promise;
+    },
+    { concurrency: 1, maxAttempts: 5, handlerTimeout: undefined, window: undefined },
+    { clock, handlerError: () => undefined, idle: () => undefined, withdraw: () => undefined },
+  );
+  const nothing = (): void => undefined;
+  const deliveries = new Deliveries({
+    clock,
+    runners: channel => (channel === 'x' ? [runner] : undefined),
+    wake: nothing,
+    hurry: nothing,
+    fail: nothing,
+    reject: nothing,
+    release: nothing,
+  });
+  deliveries.renew(true, []);
+  deliveries.receive(batch, undefined);
+  deliveries.forget(batch.sender.instance);
+  deliveries.renew(true, [runner]);
+  deliveries.receive(batch, { redelivered: true, attempt: 1, subscriptions: undefined, revival: undefined });
+  expect(started).toEqual(['once']);
+  open();
+  await promise;
+  await new Promise(setImmediate);
+  expect(started).toEqual(['once']);
+  expect(deliveries.takeAcks()).toEqual([{ first: 1, count: 1 }]);
+});
