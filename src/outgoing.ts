@@ -2,8 +2,9 @@
 import { encodeBody } from './body/index.js';
 import { BroadcastError, textOf } from './errors.js';
 import { BroadcastMessage, parseId, type MessageId } from './message.js';
-import { checkName } from './names.js';
+import { checkName, show } from './names.js';
 import type { SendOptions } from './receipts.js';
+import { checkSignal } from './waiters.js';
 
 /** The limits that a message must keep. */
 export interface MessageLimits {
@@ -21,12 +22,18 @@ export function sizeOfHeaders(headers: Readonly<Record<string, string>>): number
 }
 
 /** Throws `invalid-argument`, `aborted`. */
-export function checkSendOptions({ until, signal }: SendOptions): void {
-  const wanted: unknown = until;
-  if (wanted !== undefined && wanted !== 'safe' && wanted !== 'delivered')
-    throw new BroadcastError('invalid-argument', `until must be "safe" or "delivered", not ${JSON.stringify(wanted)}`);
-  if (signal?.aborted === true)
-    throw new BroadcastError('aborted', 'the signal was aborted before the message was sent');
+export function checkSendOptions(options: SendOptions): void {
+  for (const name in options) {
+    if (name !== 'until' && name !== 'signal')
+      throw new BroadcastError(
+        'invalid-argument',
+        `there is no option ${name} of sendMessage; there are until and signal`,
+      );
+  }
+  const until: unknown = options.until;
+  if (until !== undefined && until !== 'safe' && until !== 'delivered')
+    throw new BroadcastError('invalid-argument', `until must be "safe" or "delivered", not ${show(until)}`);
+  checkSignal(options.signal);
 }
 
 /** Checks messages against limits; not again what is as in the message before. */

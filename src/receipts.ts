@@ -19,7 +19,11 @@ export const FAILURE_REASONS = [
 /** One of {@link FAILURE_REASONS}. */
 export type FailureReason = (typeof FAILURE_REASONS)[number];
 
-/** What the sender is told when a message does not reach a recipient now, or never will. */
+/**
+ * What the sender is told when a message does not reach a recipient now, or never will.
+ * @example
+ * client.onDeliveryFailure(({ final, reason, messageId }) => final && console.warn(messageId, reason));
+ */
 export interface DeliveryFailure {
   /** Id of the message; of the first one when aggregated. */
   messageId: string;
@@ -39,7 +43,11 @@ export interface DeliveryFailure {
   count?: number;
 }
 
-/** What the sender learns about one message. */
+/**
+ * What the sender learns about one message.
+ * @example
+ * const { status, failures } = await client.sendMessage(message);
+ */
 export interface Receipt {
   /** Id of the message. */
   id: string;
@@ -51,7 +59,11 @@ export interface Receipt {
   failures: readonly DeliveryFailure[];
 }
 
-/** How long `sendMessage` waits, and how to stop it. */
+/**
+ * How long `sendMessage` waits, and how to stop it.
+ * @example
+ * client.sendMessage(message, { until: 'delivered', signal: AbortSignal.timeout(60_000) });
+ */
 export interface SendOptions {
   /** `safe` (default): acknowledged or stored by all recipients. `delivered`: every recipient has handled it or never will. */
   until?: 'safe' | 'delivered';

@@ -50,6 +50,15 @@ export function checkTimeout(timeout: unknown): void {
   throw new BroadcastError('invalid-argument', `timeout must be a number of milliseconds from 0, not ${show(timeout)}`);
 }
 
+/** Throws `invalid-argument` unless it is a signal, and `aborted` when that was aborted before. */
+export function checkSignal(signal: unknown): void {
+  if (signal === undefined) return;
+  if (typeof signal !== 'object' || signal === null || !('addEventListener' in signal) || !('aborted' in signal))
+    throw new BroadcastError('invalid-argument', `signal must be an AbortSignal, not ${show(signal)}`);
+  if (signal.aborted === true)
+    throw new BroadcastError('aborted', 'the signal was aborted before the call, which does nothing');
+}
+
 /** The same promise, but rejected with `aborted` or `timeout` when its time is over; `what` goes on all the same. */
 export function limited(
   promise: Promise<void>,

@@ -11,7 +11,7 @@ import { FRAME } from '../protocol/constants.js';
 import * as frames from '../protocol/frames.js';
 import { RangeSet } from '../range-set.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
-import { atMost, checkTimeout, limited, quiet, rejected, Waiters } from '../waiters.js';
+import { atMost, checkSignal, checkTimeout, limited, quiet, rejected, Waiters } from '../waiters.js';
 import { BroadcastClient, type ClientEvents, type ConnectionState } from './broadcast-client.js';
 import { Connector, type ConnectorHost } from './connector.js';
 import { Deliveries } from './deliveries.js';
@@ -162,11 +162,10 @@ export class BroadcastTcpClient extends BroadcastClient {
     if (this.#closed !== undefined) return rejected(closedError('make a new one to connect again'));
     try {
       checkTimeout(options.timeout);
+      checkSignal(options.signal);
     } catch (error) {
       return rejected(error as BroadcastError);
     }
-    if (options.signal?.aborted === true)
-      return rejected(new BroadcastError('aborted', 'the signal was aborted before connect was called'));
     this.#refusal = undefined;
     const inForce = this.#requests.flush(0).then(() => this.#subscriptions.check());
     this.#connector.start();

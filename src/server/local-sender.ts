@@ -45,8 +45,9 @@ export class LocalSender implements Outlet {
     }
   }
 
-  #send(message: BroadcastMessage, { until, signal }: SendOptions): LazyReceipt {
-    checkSendOptions({ ...(until && { until }), ...(signal && { signal }) });
+  #send(message: BroadcastMessage, options: SendOptions): LazyReceipt {
+    checkSendOptions(options);
+    const { until, signal } = options;
     this.#outgoing.check(message);
     const tracked = until === 'delivered';
     const batch = this.#batchOf(message, tracked);

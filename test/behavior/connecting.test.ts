@@ -107,6 +107,7 @@ describe('connect', () => {
     const client = newClient(1);
     await expect(client.connect({ timeout: -1 })).rejects.toMatchObject({ code: 'invalid-argument' });
     await expect(client.connect({ timeout: '5' as never })).rejects.toMatchObject({ code: 'invalid-argument' });
+    await expect(client.connect({ signal: {} as never })).rejects.toMatchObject({ code: 'invalid-argument' });
     await expect(client.connect({ signal: AbortSignal.abort() })).rejects.toMatchObject({ code: 'aborted' });
     expect(client.state).toBe('offline');
   });

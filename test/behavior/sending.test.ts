@@ -68,7 +68,8 @@ describe.each(['a client', 'the server'] as const)('what %s sends', who => {
 
   it('is refused with other options than there are', async () => {
     const { send } = await sender();
-    await expect(send(message(), { until: 'never' as never })).rejects.toMatchObject({ code: 'invalid-argument' });
+    for (const options of [{ until: 'never' }, { untill: 'delivered' }, { signal: {} }, { signal: 5 }])
+      await expect(send(message(), options as never)).rejects.toMatchObject({ code: 'invalid-argument' });
   });
 
   it('can be waited for until it is delivered', async () => {
