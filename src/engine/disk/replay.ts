@@ -211,7 +211,8 @@ function asNew(summary: BatchSummary): NewBatch {
   return { handle, count, expiresAt, placements, sizes, batch: undefined, tracked: trackedOf(summary) };
 }
 
-function trackedOf({ tracked, instance, first, idPrefix, ...batch }: BatchSummary): NewBatch['tracked'] {
-  if (!tracked) return undefined;
-  return { instance, first, ids: idCounters(batch).map(counter => formatId(idPrefix, counter)) };
+function trackedOf(summary: BatchSummary): NewBatch['tracked'] {
+  if (!summary.tracked) return undefined;
+  const { instance, first, idPrefix, count, idBase, items } = summary;
+  return { instance, first, ids: idCounters({ count, idBase, items }).map(counter => formatId(idPrefix, counter)) };
 }
