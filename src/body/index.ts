@@ -2,8 +2,9 @@
  * The body codec: any value that structured clone takes ⇄ MessagePack (docs/body-format.md). Nearly all values take the
  * plain path; what it cannot carry is wrapped as an extension that holds a table of nodes.
  */
+import { PlainEncoder } from './encode-plain.js';
 import { flatten } from './flatten.js';
-import { checkPlain, decodePlain, encodePlain, invalid, isPlain } from './plain.js';
+import { checkPlain, decodePlain, encodeTable, invalid } from './plain.js';
 import { unflatten } from './unflatten.js';
 
 /** ext 32 with type 1: a table of nodes. */
@@ -11,25 +12,20 @@ const EXT32 = 0xc9;
 const GRAPH = 1;
 const WRAPPER = 6;
 
-/** Encodes a value; the bytes are the caller's. Throws `data-not-cloneable` with the path of what cannot be sent. */
+const encoder = new PlainEncoder();
+
+/** Encodes a value. The bytes may be overwritten by the next call. Throws `data-not-cloneable` with the path of what cannot be sent. */
 export function encodeBody(value: unknown): Buffer {
-  if (isCertainlyPlain(value)) return encodePlain(value);
-  const table = encodePlain(flatten(value));
+  // A getter may send a message while the one that it belongs to is encoded.
+  const plain = encoder.isBusy ? new PlainEncoder().encode(value) : encoder.encode(value);
+  if (plain !== undefined) return plain;
+  const table = encodeTable(flatten(value));
   const body = Buffer.allocUnsafe(WRAPPER + table.length);
   body[0] = EXT32;
   body.writeUInt32BE(table.length, 1);
   body[5] = GRAPH;
   body.set(table, WRAPPER);
   return body;
-}
-
-/** A getter or proxy that throws is for the other path, which says where it is. */
-function isCertainlyPlain(value: unknown): boolean {
-  try {
-    return isPlain(value);
-  } catch {
-    return false;
-  }
 }
 
 /** Decodes `bytes`, or the part of them from `start` to `end`. Nothing in the value refers to them. Throws `body-invalid`. */

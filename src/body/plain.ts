@@ -1,21 +1,17 @@
 /**
- * The plain path of the body codec: values that MessagePack has a form for, encoded and decoded by msgpackr. What may
- * take this path is decided by `isPlain`; what may be handed to the decoder by `checkPlain`, which bounds depth and
- * declared sizes by the bytes that are there, so that hostile input costs no more than its length.
+ * The plain path of the body codec: values that MessagePack has a form for. They are written by encode-plain.ts and read by
+ * msgpackr. What may be handed to the decoder is decided by `checkPlain`, which bounds depth and declared sizes by the bytes
+ * that are there, so that hostile input costs no more than its length.
  */
 import { Packr } from 'msgpackr';
 import { BroadcastError } from '../errors.js';
-
-/** Nesting up to this depth takes the plain path; deeper values take the other one, which does not recurse. */
-const MAX_PLAIN_DEPTH = 64;
-/** Objects in one value above which a set finds repeats faster than a look along the list. */
-const MAX_LISTED = 12;
+import { MAX_PLAIN_DEPTH } from './encode-plain.js';
 
 const packr = new Packr({ useRecords: false, copyBuffers: true, variableMapSize: true, int64AsType: 'bigint' });
 
-/** Encodes a plain value. The bytes are a view of a shared buffer that is not written again. */
-export function encodePlain(value: unknown): Buffer {
-  return packr.pack(value);
+/** Encodes the table of the other path, which may hold bytes. A view of a buffer that is not written again. */
+export function encodeTable(table: readonly unknown[]): Buffer {
+  return packr.pack(table);
 }
 
 /** The part of a buffer that is decoded; one for all, as decoding never waits. */
@@ -37,80 +33,6 @@ export function decodePlain(bytes: Buffer, start: number, end: number): unknown 
 
 export function invalid(text: string, cause?: unknown): BroadcastError {
   return new BroadcastError('body-invalid', `the body of the message cannot be decoded: ${text}`, { cause });
-}
-
-let listed: unknown[] = [];
-let many: Set<unknown> | undefined;
-
-/** True for a tree of plain objects, dense arrays, strings, numbers, booleans, null and undefined, in which nothing occurs twice. */
-export function isPlain(value: unknown): boolean {
-  if (typeof value !== 'object' || value === null) return isPlainPrimitive(value);
-  listed = [];
-  many = undefined;
-  try {
-    return isPlainObject(value, 0);
-  } finally {
-    listed = [];
-    many = undefined;
-  }
-}
-
-function isPlainPrimitive(value: unknown): boolean {
-  switch (typeof value) {
-    case 'string':
-      return isWellFormed(value);
-    case 'number':
-      return value !== 0 || 1 / value > 0;
-    case 'boolean':
-    case 'undefined':
-      return true;
-    default:
-      return value === null;
-  }
-}
-
-function isWellFormed(text: string): boolean {
-  return (text as string & { isWellFormed(): boolean }).isWellFormed();
-}
-
-function isRepeated(value: object): boolean {
-  if (many !== undefined) {
-    if (many.has(value)) return true;
-    many.add(value);
-    return false;
-  }
-  if (listed.includes(value)) return true;
-  listed.push(value);
-  if (listed.length > MAX_LISTED) many = new Set(listed);
-  return false;
-}
-
-function isPlainObject(value: object, depth: number): boolean {
-  if (depth >= MAX_PLAIN_DEPTH || isRepeated(value)) return false;
-  const prototype: unknown = Object.getPrototypeOf(value);
-  if (prototype === Array.prototype) return isPlainArray(value as unknown[], depth);
-  if (prototype !== Object.prototype) return false;
-  for (const key in value) {
-    if (key === '__proto__' || !isWellFormed(key)) return false;
-    const member = (value as Record<string, unknown>)[key];
-    if (typeof member === 'object' && member !== null) {
-      if (!isPlainObject(member, depth + 1)) return false;
-    } else if (!isPlainPrimitive(member)) return false;
-  }
-  return true;
-}
-
-function isPlainArray(array: unknown[], depth: number): boolean {
-  const { length } = array;
-  // Named properties (rows of a table with their `columns`) and holes show in the number of keys.
-  if (Object.keys(array).length !== length) return false;
-  for (let i = 0; i < length; i++) {
-    const member = array[i];
-    if (typeof member === 'object' && member !== null) {
-      if (!isPlainObject(member, depth + 1)) return false;
-    } else if (!isPlainPrimitive(member) || (member === undefined && !(i in array))) return false;
-  }
-  return true;
 }
 
 const counts = new Float64Array(MAX_PLAIN_DEPTH + 8);

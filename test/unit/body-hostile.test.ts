@@ -145,8 +145,8 @@ describe('a hostile body', () => {
     const seed = 0x5eed;
     const random = generator(seed);
     const samples = [
-      encodeBody({ id: 5, name: 'x'.repeat(40), list: [1, 2.5, null, true, undefined], deep: { a: { b: ['é'] } } }),
-      encodeBody([
+      { id: 5, name: 'x'.repeat(40), list: [1, 2.5, null, true, undefined], deep: { a: { b: ['é'] } } },
+      [
         1n,
         new Date(),
         new Map([[{}, new Set([1])]]),
@@ -156,9 +156,9 @@ describe('a hostile body', () => {
         new Float64Array(3),
         -0,
         '\ud800',
-      ]),
-      encodeBody(Object.assign([], { 7: 'sparse', name: new String('boxed') })),
-    ];
+      ],
+      Object.assign([], { 7: 'sparse', name: new String('boxed') }),
+    ].map(value => Buffer.from(encodeBody(value)));
     const outcomes = { decoded: 0, refused: 0 };
     for (let i = 0; i < 20_000; i++) {
       const sample = samples[i % samples.length] as Buffer;
