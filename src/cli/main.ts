@@ -11,8 +11,12 @@ const LEAVE_WITHIN = 2000;
 
 const program = createProgram();
 
+/** Keeps the process while a command runs: the library's timers do not, and a server may be away. */
+const hold = setInterval(() => undefined, 2 ** 30);
+
 /** Ends as soon as nothing is on its way any more. */
 function end(code: number): void {
+  clearInterval(hold);
   process.exitCode = code;
   process.stdin.destroy();
   setTimeout(() => process.exit(code), LEAVE_WITHIN).unref();
@@ -34,8 +38,10 @@ process.stdout.on('error', error => {
 });
 process.stderr.on('error', () => undefined);
 
-if (process.argv.length <= 2) program.outputHelp();
-else {
+if (process.argv.length <= 2) {
+  program.outputHelp();
+  end(EXIT.OK);
+} else {
   program.parseAsync().then(
     () => end(Number(process.exitCode ?? EXIT.OK)),
     (error: unknown) => {

@@ -1,8 +1,11 @@
 /** What became of the messages that `pub` sent, and how many are on their way: the sender waits when those are many. */
-import type { Receipt } from '../index.js';
+import type { Limits, Receipt } from '../index.js';
 
-/** So many messages and bytes of input may be without their receipts. */
-const MOST_IN_FLIGHT = { messages: 65_536, bytes: 16 * 1024 * 1024 } as const;
+/** So many messages and bytes of input may be without their receipts, if the outbox has room for them. */
+const MOST_MESSAGES = 65_536;
+const MOST_BYTES = 16 * 1024 * 1024;
+/** No line of JSON grows to more than this many times its size when it is encoded. */
+const GROWTH = 4;
 
 export class Tally {
   sent = 0;
@@ -13,8 +16,15 @@ export class Tally {
   /** What stands behind `stored`. */
   durability: Receipt['durability'] = 'none';
   firstFailure: string | undefined;
+  readonly #mostMessages: number;
+  readonly #mostBytes: number;
   #bytes = 0;
   #waiters: (() => void)[] = [];
+
+  constructor({ outboxMessages, outboxBytes }: Pick<Limits, 'outboxMessages' | 'outboxBytes'>) {
+    this.#mostMessages = Math.min(MOST_MESSAGES, outboxMessages);
+    this.#mostBytes = Math.min(MOST_BYTES, outboxBytes / GROWTH);
+  }
 
   get settled(): number {
     return this.delivered + this.stored + this.routed + this.failed;
@@ -67,8 +77,8 @@ export class Tally {
 
   /** Fulfilled when there is room for a message of so many bytes. */
   async room(bytes: number): Promise<void> {
-    const { messages, bytes: most } = MOST_IN_FLIGHT;
-    while (this.unsettled >= messages || (this.unsettled > 0 && this.#bytes + bytes > most)) await this.#change();
+    while (this.unsettled >= this.#mostMessages || (this.unsettled > 0 && this.#bytes + bytes > this.#mostBytes))
+      await this.#change();
   }
 
   /** Fulfilled when every message has its receipt. */

@@ -99,6 +99,15 @@ describe('pub', () => {
     expect(transient.code).toBe(3);
   });
 
+  it('sends no faster than its outbox has room for', async () => {
+    const { reach } = await serve();
+    for (const env of [{ BROADCAST_OUTBOX_MESSAGES: '10' }, { BROADCAST_OUTBOX_BYTES: '400' }]) {
+      const { code, stderr } = await run(['pub', 'room', ...reach], { input: numbers(1, 500), env });
+      expect(stderr).toBe('500 sent: 0 delivered, 500 stored (memory), 0 failed\n');
+      expect(code).toBe(0);
+    }
+  });
+
   it('counts what was routed apart, as nobody says that it arrived', async () => {
     const { reach } = await serve();
     const subscriber = start(['sub', 'room', ...reach]);

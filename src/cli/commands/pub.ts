@@ -1,7 +1,7 @@
 /** `broadcast pub`: sends one message, or a line of standard input each, as fast as the server takes them. */
 import type { Command } from 'commander';
 import { fromTagged } from '../../body/tagged.js';
-import { BroadcastMessage, BroadcastTcpClient, type MessageOptions } from '../../index.js';
+import { BroadcastMessage, BroadcastTcpClient, DEFAULT_LIMITS, type MessageOptions } from '../../index.js';
 import { checkName } from '../../names.js';
 import { EXIT } from '../exit-codes.js';
 import { linesOf, type Line } from '../lines.js';
@@ -119,8 +119,9 @@ async function pub(first: string | undefined, second: string | undefined, option
   const job = jobOf(first, second, options);
   const json = options.json === true;
   const argument = job.data === undefined || options.jsonData !== true ? job.data : parseJson(job.data, 'the data');
-  const client = new BroadcastTcpClient({ ...clientOptions(options), logger: cliLogger(json) });
-  const tally = new Tally();
+  const config = clientOptions(options);
+  const client = new BroadcastTcpClient({ ...config, logger: cliLogger(json) });
+  const tally = new Tally({ ...DEFAULT_LIMITS, ...config.limits });
   const hideProgress = job.data === undefined ? showProgress(tally) : () => undefined;
   const send = (body: unknown, bytes: number, where: string): void => {
     const message = BroadcastMessage.create(job.to, job.channel, body, job.settings);
@@ -153,7 +154,7 @@ function stopped(stop: Stop): Promise<void> {
   );
 }
 
-/** Listens to signals and the time, and keeps the process while the server is away. */
+/** Listens to signals and the time. */
 function watch(stop: Stop, { timeout }: Job): () => void {
   const onSignal = (signal: string): void => {
     if (stop.error?.exitCode === EXIT.INTERRUPTED) process.exit(EXIT.INTERRUPTED);
@@ -162,12 +163,12 @@ function watch(stop: Stop, { timeout }: Job): () => void {
   };
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
-  const timer = setTimeout(
-    () => {
-      stop.now(new CliError(EXIT.NOT_SAFE, 'timeout', `not everything was safe within ${String(timeout)} ms`));
-    },
-    timeout ?? 2 ** 31 - 1,
-  );
+  const timer =
+    timeout === undefined
+      ? undefined
+      : setTimeout(() => {
+          stop.now(new CliError(EXIT.NOT_SAFE, 'timeout', `not everything was safe within ${String(timeout)} ms`));
+        }, timeout);
   return () => {
     clearTimeout(timer);
     process.off('SIGINT', onSignal);

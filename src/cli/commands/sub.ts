@@ -123,7 +123,7 @@ async function sub(channels: string[], options: SubOptions): Promise<void> {
   }
 }
 
-/** Listens to signals and the time, and keeps the process while the server is away. */
+/** Listens to signals and the time. */
 function watch(printer: Printer, count: number, timeout: number | undefined): () => void {
   const short = (exitCode: number, code: string, why: string): CliError | undefined =>
     count === Infinity
@@ -132,10 +132,10 @@ function watch(printer: Printer, count: number, timeout: number | undefined): ()
   const onSignal = (signal: string): void => printer.end(short(EXIT.INTERRUPTED, 'interrupted', `before ${signal}`));
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
-  const timer = setTimeout(
-    () => printer.end(short(EXIT.TIMEOUT, 'timeout', `within ${String(timeout)} ms`)),
-    timeout ?? 2 ** 31 - 1,
-  );
+  const timer =
+    timeout === undefined
+      ? undefined
+      : setTimeout(() => printer.end(short(EXIT.TIMEOUT, 'timeout', `within ${String(timeout)} ms`)), timeout);
   return () => {
     clearTimeout(timer);
     process.off('SIGINT', onSignal);
