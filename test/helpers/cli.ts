@@ -27,7 +27,7 @@ export class Running {
   }[] = [];
 
   constructor(command: string, args: readonly string[], env: NodeJS.ProcessEnv) {
-    this.child = spawn(command, args, { stdio: 'pipe', env, cwd: tmpdir() });
+    this.child = spawn(command, args, { stdio: 'pipe', env, cwd: tmpdir(), detached: true });
     this.child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.#stdout += text;
       this.#look();
@@ -43,7 +43,12 @@ export class Running {
       return { code: code as number | null, stdout: this.#stdout, stderr: this.#stderr };
     });
     onTestFinished(async () => {
-      this.child.kill('SIGKILL');
+      // With all that it has started: a shell's pipeline too.
+      try {
+        process.kill(-(this.child.pid as number), 'SIGKILL');
+      } catch {
+        // it has ended
+      }
       await this.ended;
     });
   }
