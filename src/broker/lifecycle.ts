@@ -38,6 +38,8 @@ import {
   declare,
   removeSubscriber,
   rerouteInstance,
+  saveHandler,
+  saveHandlers,
   saveSession,
   saveSubscription,
   sessionOf,
@@ -83,6 +85,9 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   ctx.instances.set(instance.id, instance);
   ctx.addresses.set(outlet.address, instance);
   if (before === undefined || !session.doubtful) saveSession(ctx, session);
+  if (before === undefined && session.instances.size === 2) {
+    for (const other of session.instances.values()) saveHandlers(ctx, other);
+  }
   raiseFloor(ctx, sender, hello.floor);
   instance.attached = {
     known: seen !== undefined && !instance.restored && before !== undefined,
@@ -411,6 +416,7 @@ function retire(ctx: Context, instance: Instance, charged: boolean): void {
   instance.suspects = [];
   returnHeld(instance);
   for (const { lane } of instance.handlers.values()) joinQueue(ctx, lane);
+  for (const channel of instance.handlers.keys()) saveHandler(ctx, instance.id, session, channel, false);
   session.instances.delete(instance.id);
   ctx.instances.delete(instance.id);
   if (session.instances.size < 2) for (const queue of session.queues.values()) queue.handled = undefined;
@@ -499,14 +505,14 @@ export function subscribe(
     ctx.events.subscribed(instance, channel);
   }
   if (channel !== SELF) takeBacklog(ctx, session, channel);
+  if (channel !== SELF && session.instances.size > 1) saveHandler(ctx, instance.id, session, channel, true);
   ctx.reroute(channel);
   const queue = session.queues.get(channel);
   const [aside] = queue?.aside ?? [];
   if (queue !== undefined && aside !== undefined) rewind(queue, aside.handle);
   if (queue !== undefined) pump(ctx, queue);
   pump(ctx, lane);
-  if (!isNew) return Promise.resolve();
-  saveSubscription(ctx, session, channel, ctx.engine.time());
+  if (isNew) saveSubscription(ctx, session, channel, ctx.engine.time());
   return ctx.engine.commit();
 }
 
@@ -530,6 +536,7 @@ export function unhandle(ctx: Context, instance: Instance, channel: string): voi
   const { lane } = handler;
   storeQueues(ctx, [lane]);
   instance.handlers.delete(channel);
+  saveHandler(ctx, instance.id, instance.session, channel, false);
   const queue = sessionQueue(instance.session, channel);
   for (const delivery of lane.inflight) {
     delivery.queues = delivery.queues.map(other => (other === lane ? queue : other));

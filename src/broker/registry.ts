@@ -9,6 +9,7 @@ import {
   type Handler,
   type Instance,
   type Route,
+  SELF,
   type Sender,
 } from './model.js';
 import { PeerFault, type HandlerDeclaration } from './ports.js';
@@ -20,6 +21,11 @@ export function sessionOf(ctx: Context, name: string, generated: boolean): Sessi
   if (ctx.sessions.size >= ctx.limits.sessions) {
     throw new PeerFault('too-many-sessions', `the server keeps ${String(ctx.limits.sessions)} sessions already`);
   }
+  return newSession(ctx, name, generated);
+}
+
+/** What the store knows comes back, whatever the limit is now. */
+export function newSession(ctx: Context, name: string, generated: boolean): Session {
   const session = new Session(name, generated);
   session.lastSeen = ctx.engine.time();
   ctx.sessions.set(name, session);
@@ -53,6 +59,24 @@ export function saveSession(ctx: Context, session: Session): void {
 /** Writes that a session subscribes to a channel, and when that was last declared; null: it does no longer. */
 export function saveSubscription(ctx: Context, { name }: Session, channel: string, declared: number | null): void {
   ctx.engine.put(`u/${name}\0${channel}`, declared === null ? null : String(declared));
+}
+
+/**
+ * Writes which channels an instance handles, where the name has several: after a crash of the server the channels' messages
+ * wait for each of them. Of a name's only instance nothing need be known: they wait for the name.
+ */
+export function saveHandlers(ctx: Context, { id, session, handlers }: Instance): void {
+  for (const channel of handlers.keys()) if (channel !== SELF) saveHandler(ctx, id, session, channel, true);
+}
+
+export function saveHandler(
+  ctx: Context,
+  instance: string,
+  { name }: Session,
+  channel: string,
+  handled: boolean,
+): void {
+  ctx.engine.put(`h/${instance}\0${name}\0${channel}`, handled ? '' : null);
 }
 
 /** What waits for any instance of a session under a subscription. */

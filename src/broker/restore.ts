@@ -5,16 +5,18 @@ import { rewind } from './delivery.js';
 import { armExpiry } from './expiry.js';
 import { waitForRestored } from './lifecycle.js';
 import { Instance, type Queue, type Session } from './model.js';
-import { addSubscriber, declare, sessionOf, sessionQueue, type SavedSession } from './registry.js';
+import { addSubscriber, declare, newSession, sessionQueue, type SavedSession } from './registry.js';
 import { announce, flushSender, senderOf } from './senders.js';
 
 export function restore(ctx: Context, state: EngineState): void {
   const processes = new Map<string, string>();
   const occupied = new Set<Session>();
+  const handled: Handled = new Map();
   for (const text of state.damage) ctx.logger.error(`the store was damaged: ${text}`);
   for (const [key, value] of state.entries) {
     if (key.startsWith('s/')) restoreSession(ctx, key.slice(2), JSON.parse(value) as SavedSession, processes, occupied);
     else if (key.startsWith('u/')) restoreSubscription(ctx, key.slice(2), Number(value));
+    else if (key.startsWith('h/')) noteHandler(handled, key.slice(2));
     else if (key.startsWith('t/')) ctx.outcomes.add(key);
   }
   for (const { instance, name, floor, taken } of state.senders) {
@@ -31,6 +33,7 @@ export function restore(ctx: Context, state: EngineState): void {
   for (const session of occupied) {
     for (const channel of session.subscriptions.keys()) session.subscriptions.set(channel, session.lastSeen);
   }
+  for (const [name, instances] of handled) restoreHandlers(ctx, name, instances);
   for (const { queue, messages, bytes } of state.queues) restoreQueue(ctx, queue, messages, bytes);
   for (const run of state.expiring) armExpiry(ctx, run.expiresAt, { kind: 'stored', run });
   for (const { handle, instance, position, id, queues } of state.tracked) {
@@ -52,7 +55,7 @@ function restoreSession(
   processes: Map<string, string>,
   occupied: Set<Session>,
 ): void {
-  const session = sessionOf(ctx, name, saved.generated);
+  const session = sessionFor(ctx, name);
   session.generated = saved.generated;
   session.doubtful = saved.doubtful;
   if (saved.occupied) occupied.add(session);
@@ -63,9 +66,38 @@ function restoreSession(
 
 function restoreSubscription(ctx: Context, key: string, declared: number): void {
   const [name, channel] = key.split('\0') as [string, string];
-  const session = sessionOf(ctx, name, false);
+  const session = sessionFor(ctx, name);
   session.subscriptions.set(channel, declared);
   addSubscriber(ctx, session, channel);
+}
+
+/** By name and instance: the channels that it handled. */
+type Handled = Map<string, Map<string, string[]>>;
+
+function noteHandler(handled: Handled, key: string): void {
+  const [instance, name, channel] = key.split('\0') as [string, string, string];
+  const instances = handled.get(name) ?? new Map<string, string[]>();
+  handled.set(name, instances);
+  const channels = instances.get(instance);
+  if (channels === undefined) instances.set(instance, [channel]);
+  else channels.push(channel);
+}
+
+/** Each of several instances of a name gets its channels' messages when it comes back; they wait for it from now on. */
+function restoreHandlers(ctx: Context, name: string, instances: ReadonlyMap<string, readonly string[]>): void {
+  if (instances.size < 2) return;
+  const session = sessionFor(ctx, name);
+  for (const [id, channels] of instances) {
+    const instance = restoreInstance(ctx, id, session);
+    for (const channel of channels) declare(instance, channel, UNKNOWN);
+  }
+}
+
+/** How an instance handles a channel it says when it comes back; nothing is sent to it before. */
+const UNKNOWN = { concurrency: 1, window: 0, maxAttempts: 5 };
+
+function sessionFor(ctx: Context, name: string): Session {
+  return ctx.sessions.get(name) ?? newSession(ctx, name, false);
 }
 
 function restoreQueue(ctx: Context, id: string, messages: number, bytes: number): void {
@@ -73,19 +105,18 @@ function restoreQueue(ctx: Context, id: string, messages: number, bytes: number)
   if (id.startsWith('b/')) {
     ctx.backlogs.add(id.slice(2));
   } else if (id.startsWith('d/')) {
-    sessionOf(ctx, parts[0] as string, false).deadLetterQueues.add(parts[1] as string);
+    sessionFor(ctx, parts[0] as string).deadLetterQueues.add(parts[1] as string);
   } else if (id.startsWith('n/')) {
     const session = ctx.sessions.get(id.slice(2));
     if (session !== undefined) session.noticesWaiting = true;
   } else if (id.startsWith('q/')) {
-    const session = sessionOf(ctx, parts[0] as string, false);
+    const session = sessionFor(ctx, parts[0] as string);
     wait(ctx, session, sessionQueue(session, parts[1] as string), messages, bytes);
   } else if (id.startsWith('i/')) {
     const [instanceId, name, subscription] = parts as [string, string, string];
-    const session = sessionOf(ctx, name, false);
+    const session = sessionFor(ctx, name);
     const instance = restoreInstance(ctx, instanceId, session);
-    // How it handles the channel it says when it comes back; nothing is sent to it before.
-    const { lane } = declare(instance, subscription, { concurrency: 1, window: 0, maxAttempts: 5 });
+    const { lane } = declare(instance, subscription, UNKNOWN);
     wait(ctx, session, lane, messages, bytes);
   }
 }

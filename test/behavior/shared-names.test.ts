@@ -1,9 +1,10 @@
 /** Several processes under one name share its work, and take over from each other. */
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
 import { startProxy } from '../helpers/proxy.js';
-import { connectedClient, gate, Inbox, newClient, Role, startServer } from '../helpers/scene.js';
+import { connectedClient, gate, Inbox, newClient, Role, startServer, temporaryFolder } from '../helpers/scene.js';
 
 describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind => {
   it('handles a redelivery that arrives behind a higher position', async () => {
@@ -126,5 +127,32 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     await other.connect();
     expect(await others.reached(1)).toEqual([1]);
     expect(own.items).toEqual([2]);
+  });
+});
+
+describe('shared names after the server was killed', () => {
+  it('keeps the messages of a channel for each instance until it is back', async () => {
+    const dataDir = join(await temporaryFolder(), 'data');
+    const start = async (port: number): Promise<{ role: Role; port: number }> => {
+      const role = new Role('server', { port, dataDir });
+      return { role, port: (await role.saw('listening'))['port'] as number };
+    };
+    const first = await start(0);
+    const { port } = first;
+    const relay = await startProxy(port);
+    const inboxes = [new Inbox(), new Inbox()];
+    for (const [i, inbox] of inboxes.entries()) {
+      const client = newClient(i === 0 ? port : relay.port, 'shared');
+      client.onMessage('room', message => inbox.push(message.data));
+      await client.connect();
+    }
+    const sender = await connectedClient(port, 'sender');
+    relay.isRefusing = true;
+    await first.role.kill();
+    await start(port);
+    await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1));
+    expect(await inboxes[0]?.reached(1)).toEqual([1]);
+    relay.isRefusing = false;
+    expect(await inboxes[1]?.reached(1)).toEqual([1]);
   });
 });
