@@ -3,6 +3,7 @@
  * theirs, and a promise for each, with a handler against unhandled rejections, would cost more than sending it.
  */
 import type { BroadcastError } from './errors.js';
+import { formatId, type MessageId } from './message.js';
 import type { DeliveryFailure, Receipt } from './receipts.js';
 
 /** A failure that covers a run of positions of one sender. */
@@ -20,20 +21,26 @@ interface Deferred {
 const NO_FAILURES: readonly DeliveryFailure[] = Object.freeze([]);
 
 export class LazyReceipt implements Promise<Receipt> {
-  readonly [Symbol.toStringTag] = 'Promise';
-  readonly #id: string;
+  // Not the id's text: it would live as long as the receipt, and few ask for it.
+  readonly #prefix: string;
+  readonly #counter: number;
   #status: Receipt['status'] | undefined;
   #durability: Receipt['durability'] = 'none';
   #error: BroadcastError | undefined;
   #failures: FailureRun[] | undefined;
   #deferred: Deferred | undefined;
 
-  constructor(id: string) {
-    this.#id = id;
+  constructor({ prefix, counter }: MessageId) {
+    this.#prefix = prefix;
+    this.#counter = counter;
+  }
+
+  get [Symbol.toStringTag](): string {
+    return 'Promise';
   }
 
   get id(): string {
-    return this.#id;
+    return formatId(this.#prefix, this.#counter);
   }
 
   get isSettled(): boolean {
@@ -60,11 +67,12 @@ export class LazyReceipt implements Promise<Receipt> {
   }
 
   #receipt(status: Receipt['status']): Receipt {
+    const { id } = this;
     const failures = this.#failures?.map(({ failure }) => {
       const { count: _, ...own } = failure;
-      return { ...own, messageId: this.#id };
+      return { ...own, messageId: id };
     });
-    return { id: this.#id, status, durability: this.#durability, failures: failures ?? NO_FAILURES };
+    return { id, status, durability: this.#durability, failures: failures ?? NO_FAILURES };
   }
 
   #promise(): Promise<Receipt> {

@@ -65,7 +65,13 @@ export function formatId(prefix: string, counter: number): string {
   return prefix + counter.toString(36);
 }
 
-/** @internal The parts of an id, or undefined for a text that is not one. Every message that is sent passes here. */
+/** @internal The parts of a message's id. */
+export function idOf(message: BroadcastMessage): MessageId | undefined {
+  const counter = counterOf(message);
+  return counter > 0 ? { prefix: processIdPrefix, counter } : parseId(message.id);
+}
+
+/** @internal The parts of an id, or undefined for a text that is not one. */
 export function parseId(id: string): MessageId | undefined {
   const { length } = id;
   let counter = 0;
@@ -93,7 +99,8 @@ function decoded(this: BroadcastMessage): BroadcastMessage {
   return this;
 }
 
-let construct: <D>(fields: MessageFields<D>) => BroadcastMessage<D>;
+let construct: <D>(fields: MessageFields<D>, counter?: number) => BroadcastMessage<D>;
+let counterOf: (message: BroadcastMessage) => number;
 
 /**
  * A message: one id, one body, for any number of clients and channels. Made by the static functions, sent by
@@ -128,14 +135,19 @@ export class BroadcastMessage<DataType = unknown> {
   /** When the server took it, in epoch milliseconds, on received messages. */
   readonly timestamp: number | undefined;
 
+  /** The counter of an id that this process has made, or 0: to take the text apart for each message would cost too much. */
+  readonly #counter: number;
+
   static {
-    construct = fields => new BroadcastMessage(fields);
+    construct = (fields, counter = 0) => new BroadcastMessage(fields, counter);
+    counterOf = message => message.#counter;
     // For console.log: data that was not decoded yet is shown like any other.
     Object.defineProperty(this.prototype, Symbol.for('nodejs.util.inspect.custom'), { value: decoded });
   }
 
-  private constructor(fields: MessageFields<DataType>) {
+  private constructor(fields: MessageFields<DataType>, counter: number) {
     const { clients, channels } = fields;
+    this.#counter = counter;
     this.id = fields.id;
     this.client = clients.length === 1 ? (clients[0] as string) : null;
     this.channel = channels.length === 1 ? (channels[0] as string) : null;
@@ -288,8 +300,9 @@ function create<D>(
   const kept = persistent ?? options.persistent ?? true;
   if (name !== undefined) text(name, 'name');
   if (typeof kept !== 'boolean') throw invalid(`persistent must be true or false, not ${kindOf(kept)}`);
-  return construct({
-    id: formatId(processIdPrefix, ++idCounter),
+  const counter = ++idCounter;
+  const fields = {
+    id: formatId(processIdPrefix, counter),
     clients,
     channels,
     name,
@@ -299,7 +312,8 @@ function create<D>(
     ttl: options.ttl,
     sender: undefined,
     timestamp: undefined,
-  });
+  };
+  return construct(fields, counter);
 }
 
 const NO_OPTIONS: MessageOptions = Object.freeze({});

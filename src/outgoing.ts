@@ -1,7 +1,7 @@
 /** What is asked of a message before it is sent, by a client and by the server itself, and its encoded form. */
 import { encodeBody } from './body/index.js';
 import { BroadcastError, textOf } from './errors.js';
-import { BroadcastMessage, parseId, type MessageId } from './message.js';
+import { BroadcastMessage, idOf, type MessageId } from './message.js';
 import { checkName, show } from './names.js';
 import type { SendOptions } from './receipts.js';
 import { checkSignal } from './waiters.js';
@@ -97,7 +97,7 @@ export class Outgoing {
 
   /** The parts of its id. Throws `invalid-argument`. */
   id(message: BroadcastMessage): MessageId {
-    const id = parseId(message.id);
+    const id = idOf(message);
     if (id === undefined)
       throw new BroadcastError('invalid-argument', `${JSON.stringify(message.id)} is not the id of a message`);
     return id;

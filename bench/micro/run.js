@@ -55,7 +55,7 @@ function batchOf(objects) {
   const { outbox, pieces } = newOutbox();
   for (const data of objects) {
     const message = BroadcastMessage.createChannelMessage('bench', data);
-    outbox.add(message, parseId(message.id), encodeBody(data), new LazyReceipt(message.id), false);
+    outbox.add(message, parseId(message.id), encodeBody(data), new LazyReceipt(parseId(message.id)), false);
   }
   outbox.pump();
   const frame = Buffer.concat(pieces);
@@ -105,7 +105,7 @@ function pathCases(size) {
     'outbox, in and settled': () => {
       for (const data of objects) {
         const message = BroadcastMessage.createChannelMessage('bench', data);
-        outbox.add(message, parseId(message.id), body, new LazyReceipt(message.id), false);
+        outbox.add(message, parseId(message.id), body, new LazyReceipt(parseId(message.id)), false);
       }
       outbox.pump();
       outbox.settle([{ first: position, count: COUNT, status: 'delivered', durability: 'none', final: false }]);

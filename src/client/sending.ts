@@ -58,7 +58,7 @@ export class Sending {
     const body = this.#outgoing.encode(message);
     const tracked = options?.until === 'delivered';
     if (options?.signal !== undefined) return this.#sendWatched(message, id, body, tracked, options.signal);
-    const receipt = new LazyReceipt(message.id);
+    const receipt = new LazyReceipt(id);
     this.outbox.add(message, id, body, receipt, tracked);
     return receipt;
   }
@@ -70,7 +70,7 @@ export class Sending {
     tracked: boolean,
     signal: AbortSignal,
   ): LazyReceipt {
-    const receipt = new WatchedReceipt(message.id);
+    const receipt = new WatchedReceipt(id);
     const position = this.outbox.nextPosition;
     this.outbox.add(message, id, body, receipt, tracked);
     receipt.onSettled = this.#aborts.watch(signal, () => {

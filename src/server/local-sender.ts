@@ -8,7 +8,7 @@ import type { FailureMessage, Outcome, Outlet } from '../broker/ports.js';
 import type { Limits } from '../config.js';
 import { BroadcastError } from '../errors.js';
 import { LazyReceipt, WatchedReceipt } from '../lazy-receipt.js';
-import type { BroadcastMessage } from '../message.js';
+import type { BroadcastMessage, MessageId } from '../message.js';
 import { checkSendOptions, Outgoing } from '../outgoing.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
 import { rejected } from '../waiters.js';
@@ -50,8 +50,9 @@ export class LocalSender implements Outlet {
     const { until, signal } = options;
     this.#outgoing.check(message);
     const tracked = until === 'delivered';
-    const batch = this.#batchOf(message, tracked);
-    const receipt = signal === undefined ? new LazyReceipt(message.id) : this.#watched(message, batch.first, signal);
+    const id = this.#outgoing.id(message);
+    const batch = this.#batchOf(message, id, tracked);
+    const receipt = signal === undefined ? new LazyReceipt(id) : this.#watched(id, batch.first, signal);
     this.#unsafe.set(batch.first, receipt);
     if (tracked) this.#tracked.set(batch.first, receipt);
     this.#broker.publish(this.#instance, batch);
@@ -59,8 +60,8 @@ export class LocalSender implements Outlet {
   }
 
   /** What the server sends is routed at once, so a signal only ends the waiting. */
-  #watched(message: BroadcastMessage, position: number, signal: AbortSignal): LazyReceipt {
-    const receipt = new WatchedReceipt(message.id);
+  #watched(id: MessageId, position: number, signal: AbortSignal): LazyReceipt {
+    const receipt = new WatchedReceipt(id);
     receipt.onSettled = this.#aborts.watch(signal, () => {
       this.#tracked.delete(position);
       receipt.fail(new BroadcastError('aborted', 'the signal was aborted; the message was sent and may arrive'));
@@ -68,9 +69,8 @@ export class LocalSender implements Outlet {
     return receipt;
   }
 
-  #batchOf(message: BroadcastMessage, tracked: boolean): Batch {
+  #batchOf(message: BroadcastMessage, id: MessageId, tracked: boolean): Batch {
     const { channels, clients, name, persistent, headers, ttl } = message;
-    const id = this.#outgoing.id(message);
     const body = this.#outgoing.encode(message);
     const items = Buffer.allocUnsafe(ITEM_HEADER + 1 + body.length);
     items.writeUInt32LE(1 + body.length, 0);
