@@ -1,5 +1,5 @@
 /** What is asked of a message before it is sent, by a client and by the server itself, and its encoded form. */
-import { encodeBody } from './body/index.js';
+import { writeBody, type WrittenBody } from './body/index.js';
 import { BroadcastError, textOf } from './errors.js';
 import { BroadcastMessage, idOf, type MessageId } from './message.js';
 import { checkName, show } from './names.js';
@@ -13,6 +13,9 @@ export interface MessageLimits {
   readonly targets: number;
   readonly nameBytes: number;
 }
+
+/** Writes the data of a message into a buffer, or into a larger one that it makes. */
+export type BodyWriter = (message: BroadcastMessage, buffer: Buffer, at: number) => WrittenBody;
 
 /** Bytes of headers, as the limit counts them. */
 export function sizeOfHeaders(headers: Readonly<Record<string, string>>): number {
@@ -103,22 +106,26 @@ export class Outgoing {
     return id;
   }
 
-  /** Its data in encoded form. Throws `data-not-cloneable`, `message-too-large`. */
-  encode(message: BroadcastMessage): Buffer {
-    const body = encode(message.data);
-    if (body.length > this.#limits.messageBytes)
+  /**
+   * Writes its data in encoded form into `buffer` from `at` on, or into a larger one that it makes. What is returned is good
+   * until the next call. Throws `data-not-cloneable`, `message-too-large`.
+   */
+  write(message: BroadcastMessage, buffer: Buffer, at: number): WrittenBody {
+    const body = write(message.data, buffer, at);
+    const bytes = body.end - at;
+    if (bytes > this.#limits.messageBytes)
       throw new BroadcastError(
         'message-too-large',
-        `the data has ${String(body.length)} bytes, limits.messageBytes is ${String(this.#limits.messageBytes)}; send less, or raise the limit on both sides`,
+        `the data has ${String(bytes)} bytes, limits.messageBytes is ${String(this.#limits.messageBytes)}; send less, or raise the limit on both sides`,
       );
     return body;
   }
 }
 
 /** A getter or a proxy within the data may throw anything. */
-function encode(data: unknown): Buffer {
+function write(data: unknown, buffer: Buffer, at: number): WrittenBody {
   try {
-    return encodeBody(data);
+    return writeBody(data, buffer, at);
   } catch (error) {
     if (error instanceof BroadcastError) throw error;
     throw new BroadcastError('data-not-cloneable', `the data cannot be read: ${textOf(error)}`, { cause: error });

@@ -10,8 +10,8 @@ const DIST = new URL('../../dist/cjs/', import.meta.url);
 if (!existsSync(fileURLToPath(DIST)) || isStale()) build();
 const require = createRequire(DIST);
 
-const { encodeBody, decodeBody } = require('./body/index.js');
-const { BroadcastMessage, parseId, processIdPrefix } = require('./message.js');
+const { encodeBody, decodeBody, writeBody } = require('./body/index.js');
+const { BroadcastMessage, idOf, processIdPrefix } = require('./message.js');
 const { Outbox } = require('./client/outbox.js');
 const { LazyReceipt } = require('./lazy-receipt.js');
 const { decodeMessages, encodeMessagesHeader } = require('./protocol/messages.js');
@@ -40,6 +40,7 @@ function newOutbox() {
     identity,
     aliases,
     limits: { outboxMessages: 1e9, outboxBytes: 1e12, messageBytes: 1e6 },
+    write: ({ data }, buffer, at) => writeBody(data, buffer, at),
     send: piece => pieces.push(piece),
     wake: () => undefined,
     failed: () => undefined,
@@ -55,7 +56,8 @@ function batchOf(objects) {
   const { outbox, pieces } = newOutbox();
   for (const data of objects) {
     const message = BroadcastMessage.createChannelMessage('bench', data);
-    outbox.add(message, parseId(message.id), encodeBody(data), new LazyReceipt(parseId(message.id)), false);
+    const id = idOf(message);
+    outbox.add(message, id, new LazyReceipt(id), false);
   }
   outbox.pump();
   const frame = Buffer.concat(pieces);
@@ -102,10 +104,11 @@ function pathCases(size) {
     'message created': () => {
       for (const data of objects) BroadcastMessage.createChannelMessage('bench', data);
     },
-    'outbox, in and settled': () => {
+    'encoded into the outbox, and settled': () => {
       for (const data of objects) {
         const message = BroadcastMessage.createChannelMessage('bench', data);
-        outbox.add(message, parseId(message.id), body, new LazyReceipt(parseId(message.id)), false);
+        const id = idOf(message);
+        outbox.add(message, id, new LazyReceipt(id), false);
       }
       outbox.pump();
       outbox.settle([{ first: position, count: COUNT, status: 'delivered', durability: 'none', final: false }]);

@@ -9,11 +9,10 @@ export const MAX_PLAIN_DEPTH = 64;
 const MAX_LISTED = 12;
 /** Texts up to this length are written by a loop, which is faster than a call into the runtime. */
 const SHORT_TEXT = 48;
-/** What is kept between calls, unless one value needs more. */
-const SCRATCH = 64 * 1024;
 /** Bytes that a number, a short text or a head takes at most. */
 const SMALL = 3 * SHORT_TEXT + 8;
 
+const NOTHING = Buffer.alloc(0);
 const float = new Float64Array(1);
 const floatBytes = new Uint8Array(float.buffer);
 
@@ -21,43 +20,50 @@ const floatBytes = new Uint8Array(float.buffer);
 const NOT_PLAIN = new Error('not plain');
 
 export class PlainEncoder {
-  #buffer = Buffer.allocUnsafeSlow(SCRATCH);
+  /** Where the value was written: the buffer that was given, or a larger one with what was before it. */
+  buffer: Buffer = NOTHING;
   #at = 0;
-  readonly #listed: object[] = [];
+  readonly #listed: (object | undefined)[] = [];
+  #listedSize = 0;
   #many: Set<object> | undefined;
   isBusy = false;
 
+  /** Behind the last byte that was written. */
+  get end(): number {
+    return this.#at;
+  }
+
   /**
-   * The bytes of a value; undefined when it is no tree of plain objects, dense arrays, strings, numbers, booleans, null and
-   * undefined in which nothing occurs twice, or when reading it throws. A view that the next call writes to.
+   * Writes a value into `buffer` from `at` on. False when it is no tree of plain objects, dense arrays, strings, numbers,
+   * booleans, null and undefined in which nothing occurs twice, or when reading it throws.
    */
-  encode(value: unknown): Buffer | undefined {
-    this.#at = 0;
+  encode(value: unknown, buffer: Buffer, at: number): boolean {
+    this.buffer = buffer;
+    this.#at = at;
     this.isBusy = true;
     try {
       this.#value(value, 0);
-      return this.#buffer.subarray(0, this.#at);
+      return true;
     } catch {
       // A getter or proxy that throws is for the other path, which says where it is.
-      return undefined;
+      return false;
     } finally {
       this.isBusy = false;
-      this.#listed.length = 0;
-      this.#many = undefined;
-      if (this.#buffer.length > SCRATCH) this.#afterLarge();
+      if (this.#listedSize > 0) this.#forgetListed();
     }
   }
 
-  /** The view that was returned stays; what comes next is written elsewhere. */
-  #afterLarge(): void {
-    this.#buffer = Buffer.allocUnsafeSlow(SCRATCH);
+  #forgetListed(): void {
+    for (let i = 0; i < this.#listedSize; i++) this.#listed[i] = undefined;
+    this.#listedSize = 0;
+    this.#many = undefined;
   }
 
   #reserve(bytes: number): void {
-    if (this.#at + bytes <= this.#buffer.length) return;
-    const larger = Buffer.allocUnsafeSlow(Math.max(this.#buffer.length * 2, this.#at + bytes));
-    this.#buffer.copy(larger, 0, 0, this.#at);
-    this.#buffer = larger;
+    if (this.#at + bytes <= this.buffer.length) return;
+    const larger = Buffer.allocUnsafeSlow(Math.max(this.buffer.length * 2, this.#at + bytes));
+    this.buffer.copy(larger, 0, 0, this.#at);
+    this.buffer = larger;
   }
 
   #value(value: unknown, depth: number): void {
@@ -73,9 +79,9 @@ export class PlainEncoder {
         return;
       case 'undefined':
         this.#reserve(3);
-        this.#buffer[this.#at++] = 0xd4;
-        this.#buffer[this.#at++] = 0;
-        this.#buffer[this.#at++] = 0;
+        this.buffer[this.#at++] = 0xd4;
+        this.buffer[this.#at++] = 0;
+        this.buffer[this.#at++] = 0;
         return;
       case 'object':
         if (value === null) this.#byte(0xc0);
@@ -88,7 +94,7 @@ export class PlainEncoder {
 
   #byte(byte: number): void {
     this.#reserve(1);
-    this.#buffer[this.#at++] = byte;
+    this.buffer[this.#at++] = byte;
   }
 
   #object(value: object, depth: number): void {
@@ -107,9 +113,11 @@ export class PlainEncoder {
       return false;
     }
     const listed = this.#listed;
-    if (listed.includes(value)) return true;
-    listed.push(value);
-    if (listed.length > MAX_LISTED) this.#many = new Set(listed);
+    const size = this.#listedSize;
+    for (let i = 0; i < size; i++) if (listed[i] === value) return true;
+    listed[size] = value;
+    this.#listedSize = size + 1;
+    if (size === MAX_LISTED) this.#many = new Set(listed as object[]);
     return false;
   }
 
@@ -123,7 +131,7 @@ export class PlainEncoder {
       this.#value(value[key], depth + 1);
       count++;
     }
-    if (count < 16) this.#buffer[head] = 0x80 + count;
+    if (count < 16) this.buffer[head] = 0x80 + count;
     else this.#longHead(head, 0xde, count);
   }
 
@@ -131,7 +139,7 @@ export class PlainEncoder {
   #longHead(head: number, type: number, count: number): void {
     const extra = count <= 0xffff ? 2 : 4;
     this.#reserve(extra);
-    const buffer = this.#buffer;
+    const buffer = this.buffer;
     buffer.copyWithin(head + 1 + extra, head + 1, this.#at);
     this.#at += extra;
     buffer[head] = extra === 2 ? type : type + 1;
@@ -153,19 +161,19 @@ export class PlainEncoder {
 
   #head(count: number, fix: number, fixed: number, type: number): void {
     this.#reserve(5);
-    if (count < fixed) this.#buffer[this.#at++] = fix + count;
+    if (count < fixed) this.buffer[this.#at++] = fix + count;
     else if (count <= 0xffff) {
-      this.#buffer[this.#at] = type;
-      this.#at = this.#buffer.writeUInt16BE(count, this.#at + 1);
+      this.buffer[this.#at] = type;
+      this.#at = this.buffer.writeUInt16BE(count, this.#at + 1);
     } else {
-      this.#buffer[this.#at] = type + 1;
-      this.#at = this.#buffer.writeUInt32BE(count, this.#at + 1);
+      this.buffer[this.#at] = type + 1;
+      this.#at = this.buffer.writeUInt32BE(count, this.#at + 1);
     }
   }
 
   #number(value: number): void {
     this.#reserve(SMALL);
-    const buffer = this.#buffer;
+    const buffer = this.buffer;
     if ((value | 0) === value) {
       if (value === 0 && 1 / value < 0) throw NOT_PLAIN;
       if (value >= 0) this.#natural(value);
@@ -181,7 +189,7 @@ export class PlainEncoder {
   }
 
   #natural(value: number): void {
-    const buffer = this.#buffer;
+    const buffer = this.buffer;
     let at = this.#at;
     if (value < 0x80) buffer[at++] = value;
     else if (value <= 0xff) {
@@ -202,7 +210,7 @@ export class PlainEncoder {
   }
 
   #negative(value: number): void {
-    const buffer = this.#buffer;
+    const buffer = this.buffer;
     let at = this.#at;
     if (value >= -0x20) buffer[at++] = value & 0xff;
     else if (value >= -0x80) {
@@ -229,7 +237,7 @@ export class PlainEncoder {
       return;
     }
     this.#reserve(SMALL);
-    const buffer = this.#buffer;
+    const buffer = this.buffer;
     const start = this.#at;
     let at = start + (length < 32 ? 1 : 2);
     for (let i = 0; i < length; i++) {
@@ -253,9 +261,9 @@ export class PlainEncoder {
     const bytes = Buffer.byteLength(text);
     this.#reserve(bytes + 5);
     if (bytes > 31 && bytes <= 0xff) {
-      this.#buffer[this.#at++] = 0xd9;
-      this.#buffer[this.#at++] = bytes;
+      this.buffer[this.#at++] = 0xd9;
+      this.buffer[this.#at++] = bytes;
     } else this.#head(bytes, 0xa0, 32, 0xda);
-    this.#at += this.#buffer.write(text, this.#at, 'utf8');
+    this.#at += this.buffer.write(text, this.#at, 'utf8');
   }
 }

@@ -5,6 +5,7 @@
 import { ITEM_HEADER, type Batch, type Envelope, type SenderIdentity } from '../batch.js';
 import type { LazyReceipt } from '../lazy-receipt.js';
 import type { BroadcastMessage, MessageId } from '../message.js';
+import type { BodyWriter } from '../outgoing.js';
 
 /** A batch is closed when it has so many bytes or messages; the server then handles it as one. */
 const BATCH_BYTES = 32 * 1024;
@@ -13,6 +14,8 @@ const FIRST_ALLOCATION = 1024;
 const FULL_ALLOCATION = BATCH_BYTES + 4096;
 /** The longest delta of an id. */
 export const MAX_DELTA = 8;
+/** Room for a body before it is known. */
+const FIRST_ROOM = 256;
 
 export class OutBatch {
   readonly envelope: Envelope;
@@ -29,6 +32,10 @@ export class OutBatch {
   count = 0;
   #lastId: number;
   #buffer: Buffer;
+  /** The message that was written last: in which buffer, and where its body begins and ends. */
+  #written: Buffer;
+  #bodyAt = 0;
+  #end = 0;
   /** Bytes of the items. */
   size = 0;
   /** Takes no further messages. */
@@ -70,14 +77,14 @@ export class OutBatch {
     this.#openedAt = now;
     this.expiresAt = ttl === undefined ? Infinity : now + ttl;
     this.#buffer = Buffer.allocUnsafe(Math.min(FULL_ALLOCATION, Math.max(FIRST_ALLOCATION, (expected * 9) >> 3)));
+    this.#written = this.#buffer;
   }
 
-  fits(message: BroadcastMessage, id: MessageId, bytes: number, tracked: boolean, now: number): boolean {
+  fits(message: BroadcastMessage, id: MessageId, tracked: boolean, now: number): boolean {
     const { envelope } = this;
     return (
       !this.isSealed &&
       this.count < BATCH_MESSAGES &&
-      this.size + bytes < BATCH_BYTES * 2 &&
       message.channel === this.#channel &&
       message.client === this.#client &&
       message.persistent === envelope.persistent &&
@@ -100,17 +107,55 @@ export class OutBatch {
     return this.size >= BATCH_BYTES;
   }
 
-  /** Adds a message; returns by how many bytes the batch has grown. */
-  append(counter: number, body: Buffer, receipt: LazyReceipt): number {
+  /**
+   * Writes a message behind the others, where it counts once it is taken. False when it does not belong here after all:
+   * it is so large that it gets a batch of its own, or reading its data has sent another message meanwhile.
+   */
+  write(message: BroadcastMessage, counter: number, write: BodyWriter): boolean {
     const start = this.size;
-    const buffer = this.#roomFor(ITEM_HEADER + MAX_DELTA + body.length);
+    const at = this.#writeHead(counter, FIRST_ROOM);
+    const { buffer, end } = write(message, this.#buffer, at);
+    this.#written = buffer;
+    this.#bodyAt = at;
+    this.#end = end;
+    if (this.isSealed || this.size !== start || (start > 0 && end >= BATCH_BYTES * 2)) return false;
+    this.#buffer = buffer;
+    return true;
+  }
+
+  /** Bytes of the body that was written last. */
+  get bodyBytes(): number {
+    return this.#end - this.#bodyAt;
+  }
+
+  /** The body that was written last, for another batch. */
+  takeBody(): Buffer {
+    return Buffer.from(this.#written.subarray(this.#bodyAt, this.#end));
+  }
+
+  /** Writes a message whose data is encoded already. */
+  copy(counter: number, body: Buffer): void {
+    this.#bodyAt = this.#writeHead(counter, body.length);
+    this.#buffer.set(body, this.#bodyAt);
+    this.#end = this.#bodyAt + body.length;
+  }
+
+  /** What stands before a body, with room for it; returns where it goes. */
+  #writeHead(counter: number, bytes: number): number {
+    const buffer = this.#roomFor(ITEM_HEADER + MAX_DELTA + bytes);
     const delta = counter - (this.#lastId + 1);
-    let at = start + ITEM_HEADER;
-    if (delta === 0) buffer[at++] = 0;
-    else at = writeDelta(buffer, at, delta);
-    buffer.set(body, at);
-    const end = at + body.length;
+    const at = this.size + ITEM_HEADER;
+    if (delta !== 0) return writeDelta(buffer, at, delta);
+    buffer[at] = 0;
+    return at + 1;
+  }
+
+  /** The message that was written last counts; returns by how many bytes the batch has grown. */
+  take(counter: number, receipt: LazyReceipt): number {
+    const start = this.size;
+    const end = this.#end;
     const size = end - start - ITEM_HEADER;
+    const buffer = this.#buffer;
     buffer[start] = size & 0xff;
     buffer[start + 1] = (size >>> 8) & 0xff;
     buffer[start + 2] = (size >>> 16) & 0xff;

@@ -11,7 +11,7 @@ import { Deque } from '../deque.js';
 import { BroadcastError } from '../errors.js';
 import type { LazyReceipt } from '../lazy-receipt.js';
 import { processIdPrefix, type BroadcastMessage, type MessageId } from '../message.js';
-import type { MessageLimits } from '../outgoing.js';
+import type { BodyWriter, MessageLimits } from '../outgoing.js';
 import type { WireOutcome } from '../protocol/frames.js';
 import { encodeMessagesHeader, type AliasSource } from '../protocol/messages.js';
 import { RangeSet } from '../range-set.js';
@@ -26,6 +26,8 @@ export interface OutboxHost {
   /** Of the connection that is up. */
   readonly aliases: AliasSource;
   readonly limits: { readonly outboxMessages: number; readonly outboxBytes: number; readonly messageBytes: number };
+  /** Writes the data of a message. */
+  readonly write: BodyWriter;
   send(piece: Buffer): void;
   /** There is something to send. */
   wake(): void;
@@ -121,19 +123,23 @@ export class Outbox {
 
   // ---- coming in -----------------------------------------------------------------------------------------------------------
 
-  /** Takes a message whose body is encoded, at `nextPosition`. Throws `outbox-full`. */
-  add(message: BroadcastMessage, id: MessageId, body: Buffer, receipt: LazyReceipt, tracked: boolean): void {
-    if (this.#messages >= this.#host.limits.outboxMessages || !this.#hasRoom(body.length)) {
-      this.#wasFull = true;
-      throw new BroadcastError(
-        'outbox-full',
-        `the outbox holds ${String(this.#messages)} messages and ${String(this.#bytes)} bytes (limits.outboxMessages, limits.outboxBytes); wait for ready() before sending more`,
-      );
-    }
+  /** Takes a message and writes its data. Throws `outbox-full` and what the writer throws. */
+  add(message: BroadcastMessage, id: MessageId, receipt: LazyReceipt, tracked: boolean): void {
+    if (this.#messages >= this.#host.limits.outboxMessages) this.#refuse();
     const now = message.ttl === undefined ? 0 : this.#host.clock.monotonic();
+    const { counter } = id;
     let batch = this.#batches.last();
-    if (batch?.fits(message, id, body.length, tracked, now) !== true) batch = this.#open(message, id, tracked, now);
-    this.#bytes += batch.append(id.counter, body, receipt);
+    if (batch?.fits(message, id, tracked, now) !== true) batch = this.#newBatch(message, id, tracked, now);
+    const isFirst = batch.count === 0;
+    const isHere = batch.write(message, counter, this.#host.write) && (!isFirst || batch.first === this.#nextPosition);
+    if (!this.#hasRoom(batch.bodyBytes)) this.#refuse();
+    if (!isHere) {
+      const body = batch.takeBody();
+      batch = this.#newBatch(message, id, tracked, now);
+      batch.copy(counter, body);
+    }
+    if (batch.count === 0) this.#open(batch, now);
+    this.#bytes += batch.take(counter, receipt);
     if (tracked) this.#tracked.set(this.#nextPosition, receipt);
     this.#nextPosition++;
     this.#messages++;
@@ -144,16 +150,27 @@ export class Outbox {
     if (this.full) this.#wasFull = true;
   }
 
-  #open(message: BroadcastMessage, id: MessageId, tracked: boolean, now: number): OutBatch {
+  #refuse(): never {
+    this.#wasFull = true;
+    throw new BroadcastError(
+      'outbox-full',
+      `the outbox holds ${String(this.#messages)} messages and ${String(this.#bytes)} bytes (limits.outboxMessages, limits.outboxBytes); wait for ready() before sending more`,
+    );
+  }
+
+  #newBatch(message: BroadcastMessage, id: MessageId, tracked: boolean, now: number): OutBatch {
+    const size = this.#batches.last()?.size ?? this.#lastSize;
+    return new OutBatch(message, id, this.#nextPosition, tracked, now, size);
+  }
+
+  #open(batch: OutBatch, now: number): void {
     const before = this.#batches.last();
     if (before !== undefined) {
       before.isSealed = true;
       this.#lastSize = before.size;
     }
-    const batch = new OutBatch(message, id, this.#nextPosition, tracked, now, this.#lastSize);
     this.#batches.push(batch);
     if (batch.expiresAt !== Infinity) this.#armExpiry(batch.expiresAt - now);
-    return batch;
   }
 
   /** Takes a message back that has not left; false when it has. Its receipt is the caller's business. */

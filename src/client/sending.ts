@@ -12,7 +12,7 @@ import { quiet, rejected, Waiters } from '../waiters.js';
 import { Outbox, type OutboxHost } from './outbox.js';
 
 /** What sending needs of its client. */
-export interface SendingHost extends Omit<OutboxHost, 'limits'> {
+export interface SendingHost extends Omit<OutboxHost, 'limits' | 'write'> {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly limits: Limits;
@@ -34,6 +34,7 @@ export class Sending {
     this.#outgoing = new Outgoing(host.limits);
     this.outbox = new Outbox({
       ...host,
+      write: (message, buffer, at) => this.#outgoing.write(message, buffer, at),
       drained: () => {
         this.#room.release();
         host.drained();
@@ -55,24 +56,17 @@ export class Sending {
     if (options !== undefined) checkSendOptions(options);
     this.#outgoing.check(message);
     const id = this.#outgoing.id(message);
-    const body = this.#outgoing.encode(message);
     const tracked = options?.until === 'delivered';
-    if (options?.signal !== undefined) return this.#sendWatched(message, id, body, tracked, options.signal);
+    if (options?.signal !== undefined) return this.#sendWatched(message, id, tracked, options.signal);
     const receipt = new LazyReceipt(id);
-    this.outbox.add(message, id, body, receipt, tracked);
+    this.outbox.add(message, id, receipt, tracked);
     return receipt;
   }
 
-  #sendWatched(
-    message: BroadcastMessage,
-    id: MessageId,
-    body: Buffer,
-    tracked: boolean,
-    signal: AbortSignal,
-  ): LazyReceipt {
+  #sendWatched(message: BroadcastMessage, id: MessageId, tracked: boolean, signal: AbortSignal): LazyReceipt {
     const receipt = new WatchedReceipt(id);
-    const position = this.outbox.nextPosition;
-    this.outbox.add(message, id, body, receipt, tracked);
+    this.outbox.add(message, id, receipt, tracked);
+    const position = this.outbox.nextPosition - 1;
     receipt.onSettled = this.#aborts.watch(signal, () => {
       const isBack = this.outbox.withdraw(position);
       if (!isBack) this.outbox.untrack(position);

@@ -13,6 +13,9 @@ import { checkSendOptions, Outgoing } from '../outgoing.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
 import { rejected } from '../waiters.js';
 
+/** Most messages need no more. */
+const FIRST_SIZE = 256;
+
 export class LocalSender implements Outlet {
   readonly address = 'server';
   readonly buffered = 0;
@@ -71,11 +74,10 @@ export class LocalSender implements Outlet {
 
   #batchOf(message: BroadcastMessage, id: MessageId, tracked: boolean): Batch {
     const { channels, clients, name, persistent, headers, ttl } = message;
-    const body = this.#outgoing.encode(message);
-    const items = Buffer.allocUnsafe(ITEM_HEADER + 1 + body.length);
-    items.writeUInt32LE(1 + body.length, 0);
-    items[ITEM_HEADER] = 0; // the delta of the id
-    items.set(body, ITEM_HEADER + 1);
+    const { buffer, end } = this.#outgoing.write(message, Buffer.allocUnsafe(FIRST_SIZE), ITEM_HEADER + 1);
+    buffer.writeUInt32LE(end - ITEM_HEADER, 0);
+    buffer[ITEM_HEADER] = 0; // the delta of the id
+    const items = buffer.subarray(0, end);
     const first = ++this.#position;
     return {
       sender: this.#instance.sender,

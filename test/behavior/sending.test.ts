@@ -218,3 +218,54 @@ describe('the server as a sender', () => {
     await expect(followed).rejects.toMatchObject({ code: 'closed' });
   });
 });
+
+describe('messages of one turn', () => {
+  it('arrive whole and in order when reading the data of one sends others', async () => {
+    const { port } = await startServer('memory');
+    const inbox = new Inbox();
+    const receiver = newClient(port, 'x');
+    receiver.onMessage(({ data }) => inbox.push(data));
+    await receiver.connect();
+    const client = await connectedClient(port, 'sender');
+    const small = Array.from({ length: 3 }, (_, n) => ({ n, text: 'before '.repeat(n) }));
+    for (const data of small) client.sendMessage(message(data));
+    const outer = {
+      first: 'a'.repeat(100),
+      get inner() {
+        for (const n of [10, 11]) client.sendMessage(message({ n, text: 'z'.repeat(300) }));
+        return 'read';
+      },
+      last: [1, 2, 3],
+    };
+    client.sendMessage(message(outer));
+    client.sendMessage(message('after'));
+    expect(await inbox.reached(7)).toEqual([
+      ...small,
+      { n: 10, text: 'z'.repeat(300) },
+      { n: 11, text: 'z'.repeat(300) },
+      { first: 'a'.repeat(100), inner: 'read', last: [1, 2, 3] },
+      'after',
+    ]);
+  });
+
+  it('arrive in order when small, large and refused ones are mixed', async () => {
+    const { port } = await startServer('memory', { limits: { messageBytes: 300_000 } });
+    const inbox = new Inbox();
+    const receiver = newClient(port, 'x');
+    receiver.onMessage(({ data }) => inbox.push(data));
+    await receiver.connect();
+    const client = await connectedClient(port, 'sender', { limits: { messageBytes: 300_000 } });
+    const sizes = [10, 40_000, 10, 200_000, 70_000, 10, 31_000, 2_000, 10];
+    for (const size of sizes) {
+      client.sendMessage(message('x'.repeat(size)));
+      await expect(client.sendMessage(message('x'.repeat(400_000)))).rejects.toMatchObject({
+        code: 'message-too-large',
+      });
+      expect(() => client.sendMessage(message({ size, when: new Date(0) }))).not.toThrow();
+    }
+    const expected = sizes.flatMap(size => ['x'.repeat(size), { size, when: new Date(0) }]);
+    expect(await inbox.reached(expected.length)).toEqual(expected);
+    await client.flush();
+    expect(client.outbox).toMatchObject({ messages: 0, bytes: 0 });
+  });
+});
