@@ -6,46 +6,55 @@ import { formatId, lazyMessage, receivedMessage, type BroadcastMessage, type Mes
 const NO_HEADERS: Readonly<Record<string, string>> = Object.freeze({});
 
 export class ReceivedBatch {
-  readonly #batch: Batch;
+  readonly #items: Buffer;
+  readonly #idPrefix: string;
   readonly #offsets: Uint32Array;
   readonly #ids: number[];
+  /** What the messages have in common, and the id and data of the one that is being made. */
+  readonly #fields: MessageFields<unknown>;
 
   constructor(batch: Batch) {
-    this.#batch = batch;
-    this.#offsets = itemOffsets(batch.items, batch.count);
+    const { envelope, items, sender, timestamp } = batch;
+    this.#items = items;
+    this.#idPrefix = envelope.idPrefix;
+    this.#offsets = itemOffsets(items, batch.count);
     this.#ids = idCounters(batch);
-  }
-
-  /** A message with its data. Throws `body-invalid`. */
-  message(index: number): BroadcastMessage {
-    return receivedMessage(this.#fields(index, this.#decode(index)));
-  }
-
-  /** A message whose data is decoded when it is first read; that throws `body-invalid` when it is damaged. */
-  lazyMessage(index: number): BroadcastMessage {
-    return lazyMessage(this.#fields(index, undefined), () => this.#decode(index));
-  }
-
-  #decode(index: number): unknown {
-    const { items } = this.#batch;
-    let start = (this.#offsets[index] as number) + ITEM_HEADER;
-    while ((items[start++] as number) >= 0x80); // the delta of the id
-    return decodeBody(items, start, this.#offsets[index + 1]);
-  }
-
-  #fields(index: number, data: unknown): MessageFields<unknown> {
-    const { envelope, sender, timestamp } = this.#batch;
-    return {
-      id: formatId(envelope.idPrefix, this.#ids[index] as number),
+    this.#fields = {
+      id: '',
       clients: envelope.clients,
       channels: envelope.channels,
       name: envelope.name,
-      data,
+      data: undefined,
       persistent: envelope.persistent,
       headers: envelope.headers ?? NO_HEADERS,
       ttl: envelope.ttl,
       sender: sender.name,
       timestamp,
     };
+  }
+
+  /** A message with its data. Throws `body-invalid`. */
+  message(index: number): BroadcastMessage {
+    return receivedMessage(this.#fieldsOf(index, this.#decode(index)));
+  }
+
+  /** A message whose data is decoded when it is first read; that throws `body-invalid` when it is damaged. */
+  lazyMessage(index: number): BroadcastMessage {
+    return lazyMessage(this.#fieldsOf(index, undefined), () => this.#decode(index));
+  }
+
+  #decode(index: number): unknown {
+    const items = this.#items;
+    let start = (this.#offsets[index] as number) + ITEM_HEADER;
+    while ((items[start++] as number) >= 0x80); // the delta of the id
+    return decodeBody(items, start, this.#offsets[index + 1]);
+  }
+
+  /** The same object each time: a message copies what it needs. */
+  #fieldsOf(index: number, data: unknown): MessageFields<unknown> {
+    const fields = this.#fields;
+    fields.id = formatId(this.#idPrefix, this.#ids[index] as number);
+    fields.data = data;
+    return fields;
   }
 }
