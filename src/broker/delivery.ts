@@ -17,6 +17,8 @@ import { finish, leave, openParts, shrink } from './store.js';
 /** What one read from the engine brings at most. */
 const FETCH_MESSAGES = 4096;
 const FETCH_BYTES = 1024 * 1024;
+/** Milliseconds after which a read is made again that failed, while the store has not. */
+const READ_AGAIN_AFTER = 1000;
 /** A lane that holds this many windows in memory beyond the window itself holds too much. */
 const HELD_WINDOWS = 4;
 
@@ -263,35 +265,46 @@ export function account(instance: Instance, delivery: Delivery, messages: number
 function fetch(ctx: Context, queue: Queue): boolean {
   if (queue.reading) return false;
   const asked = queue.cursor;
-  const answer = ctx.engine.read(queue.id, asked, FETCH_MESSAGES, FETCH_BYTES);
-  if (!(answer instanceof Promise)) return takeFetched(ctx, queue, asked, answer);
+  let answer: readonly StoredRun[] | Promise<readonly StoredRun[]>;
+  try {
+    answer = ctx.engine.read(queue.id, asked, FETCH_MESSAGES, FETCH_BYTES);
+  } catch (error) {
+    readAgainLater(ctx, queue, error);
+    return false;
+  }
+  if (!(answer instanceof Promise)) return takeFetched(ctx, queue, answer);
   queue.reading = true;
+  const { lastHandle } = ctx;
+  const { arrivals } = queue;
   answer.then(
     runs => {
       queue.reading = false;
       // The cursor was set back meanwhile (a lost instance gave something back): what came is read again in its place.
-      if (queue.cursor === asked) takeFetched(ctx, queue, asked, runs);
+      // And what was stored meanwhile may have come too late for an answer with nothing in it.
+      const isLate = runs.length === 0 && (ctx.lastHandle !== lastHandle || queue.arrivals !== arrivals);
+      if (queue.cursor === asked && !isLate) takeFetched(ctx, queue, runs);
       pump(ctx, queue);
       if (!queue.waiting) pumpLanes(ctx, queue);
     },
-    (error: unknown) => {
-      queue.reading = false;
-      if (!ctx.stopped) ctx.logger.error(`reading ${JSON.stringify(queue.id)} failed`, error);
-    },
+    (error: unknown) => readAgainLater(ctx, queue, error),
   );
   return false;
 }
 
-function takeFetched(ctx: Context, queue: Queue, asked: number, runs: readonly StoredRun[]): boolean {
+/** A store that has failed says so itself; from any other, what could not be read now is asked for again. */
+function readAgainLater(ctx: Context, queue: Queue, error: unknown): void {
+  queue.reading = true;
+  if (ctx.stopped) return;
+  ctx.logger.error(`reading ${JSON.stringify(queue.id)} failed; it is tried again`, error);
+  ctx.clock.setTimeout(() => {
+    queue.reading = false;
+    pump(ctx, queue);
+  }, READ_AGAIN_AFTER);
+}
+
+function takeFetched(ctx: Context, queue: Queue, runs: readonly StoredRun[]): boolean {
   const last = runs[runs.length - 1];
   if (last === undefined) {
-    // `append` is synchronous, so nothing can have come between the read and this line but for an asynchronous one,
-    // and then the next read tells.
-    const again = ctx.engine.read(queue.id, asked, 1, 1);
-    if (again instanceof Promise || again.length > 0) {
-      if (again instanceof Promise) void again.then(() => pump(ctx, queue));
-      return !(again instanceof Promise);
-    }
     queue.behind = false;
     if (queue.owner === undefined) pumpLanes(ctx, queue);
     return true;

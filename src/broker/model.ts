@@ -88,6 +88,8 @@ export class Queue {
   cursor = 0;
   /** A read is under way. */
   reading = false;
+  /** How often the engine has said that something came from another server. */
+  arrivals = 0;
   /** Messages below this handle were delivered before. */
   redeliverBelow = 0;
   /** So many of the next messages may have been delivered before the server was killed. */
