@@ -220,7 +220,8 @@ export function rejectDelivery(ctx: Context, instance: Instance, rejection: Reje
   });
 }
 
-function refuse(delivery: Delivery, index: number, queue: Queue | undefined, how: 'gone' | 'waits'): void {
+/** A message of a delivery is gone for one of its queues, or waits in it again, before the delivery has ended. */
+export function refuse(delivery: Delivery, index: number, queue: Queue | undefined, how: 'gone' | 'waits'): void {
   const refused = (delivery.refused ??= new Map<number, Map<Queue | undefined, 'gone' | 'waits'>>());
   const refusals = refused.get(index);
   if (refusals === undefined) refused.set(index, new Map([[queue, how]]));

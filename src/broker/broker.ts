@@ -20,6 +20,7 @@ import {
   unhandle,
   unsubscribe,
 } from './lifecycle.js';
+import { damaged } from './losses.js';
 import { Instance, Session, type Entry } from './model.js';
 import type { DetachReason, HandlerDeclaration, InstanceHello, Outlet, Range } from './ports.js';
 import { sessionQueue } from './registry.js';
@@ -63,6 +64,7 @@ export class Broker {
       },
       roomAgain: () => ctx.logger.info('the store has room again'),
       arrived: queue => this.#arrived(queue),
+      damaged: (queue, handle, count, bytes) => damaged(ctx, queue, handle, count, bytes),
       warn: text => ctx.logger.warn(text),
     });
     this.#storeId = state.storeId;
@@ -79,6 +81,7 @@ export class Broker {
     if (session === undefined) return;
     const queue = sessionQueue(session, subscription);
     queue.behind = true;
+    queue.arrivals++;
     pump(this.#ctx, queue);
   }
 

@@ -167,7 +167,7 @@ function expireBacklog(ctx: Context, id: string, stored: StoredRun): void {
 }
 
 /** The queue of a session or lane with this id, if it is known. */
-function queueById(ctx: Context, id: string): Queue | undefined {
+export function queueById(ctx: Context, id: string): Queue | undefined {
   const parts = id.slice(2).split('\0');
   if (id.startsWith('q/')) return ctx.sessions.get(parts[0] as string)?.queues.get(parts[1] as string);
   if (id.startsWith('i/')) return ctx.instances.get(parts[0] as string)?.handlers.get(parts[2] as string)?.lane;

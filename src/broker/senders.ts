@@ -164,15 +164,27 @@ export function reportFailure(ctx: Context, input: FailureInput): void {
     at: ctx.clock.now(),
   };
   if (count > 1) failure.count = count;
-  ctx.counters.failures += count;
+  const { instance, name } = batch.sender;
+  notify(ctx, { instance, name, position: batch.first + offset }, failure, input.stored);
+}
+
+/** The message that a failure is about, by its sender: the instance, its name, and the position in its sequence. */
+export interface About {
+  readonly instance: string;
+  readonly name: string | undefined;
+  readonly position: number;
+}
+
+/** Tells a sender of a failure. `stored`: the message was safe already, so a final notice waits for a sender that is away. */
+export function notify(ctx: Context, about: About, failure: DeliveryFailure, stored: boolean): void {
+  const { instance, name, position } = about;
+  const { final } = failure;
+  ctx.counters.failures += failure.count ?? 1;
   ctx.events.failure({ ...failure });
-  const position = batch.first + offset;
-  const sender = ctx.senders.get(batch.sender.instance);
+  const sender = ctx.senders.get(instance);
   // The sender may be leaving, or its connection broken without anybody knowing: a final notice about what was safe is
   // kept until it has confirmed it.
-  if (final && input.stored && batch.sender.name !== undefined) {
-    if (keepNotice(ctx, batch.sender.name, { failure, position, instance: batch.sender.instance })) return;
-  }
+  if (final && stored && name !== undefined && keepNotice(ctx, name, { failure, position, instance })) return;
   if (sender === undefined) return;
   if (sender.outlet !== undefined) tell(ctx, sender, { failure, position, notice: 0 });
   // It was not safe, so the sender holds it still and learns the outcome when it comes back.

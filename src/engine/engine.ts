@@ -151,6 +151,11 @@ export interface EngineHost {
    * fulfilled only when the hosts of all servers have been told. Undefined for a host that shares with nobody.
    */
   changed?(key: string, value: string | null): void;
+  /**
+   * Messages of a queue cannot be read and have left it, without an `ack` of the host; `bytes` is what they counted for.
+   * Called once for each message and queue, never from within a call of the host that is not a `read`.
+   */
+  damaged(queue: string, handle: number, count: number, bytes: number): void;
   /** Something for the log. */
   warn(text: string): void;
 }
@@ -191,8 +196,8 @@ export interface Engine {
   /**
    * Reads a queue from handle `from` on (inclusive), in order, at most `maxMessages` and about `maxBytes` (at least one
    * message). An empty array: there is nothing behind `from` now. May answer at once or later; what was acknowledged or
-   * moved away before the answer never comes with it, and attempts are those recorded by then. Damaged messages are left out, once reported by `host.warn`,
-   * and leave their queues.
+   * moved away before the answer never comes with it, and attempts are those recorded by then. Damaged messages are left out and leave their
+   * queue: `host.damaged` tells of each queue, `host.warn` once where they lay. Rejects when it cannot be read now, and can be tried again.
    */
   read(
     queue: string,

@@ -19,6 +19,7 @@ it('a name that is away does not hold on to what was stored and acknowledged aft
     },
     roomAgain: () => undefined,
     arrived: () => undefined,
+    damaged: () => undefined,
     warn: () => undefined,
   });
   onTestFinished(() => engine.close());

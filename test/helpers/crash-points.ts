@@ -138,6 +138,7 @@ export async function runSeed(seed: number, { segmentBytes, lives }: CrashOption
       failed: error => void failures.push(error),
       roomAgain: () => undefined,
       arrived: () => undefined,
+      damaged: () => undefined,
       warn: text => assert.ok(dying.operations > cutAt, text),
     };
     const engine = diskEngine({ directory: '/d', files: disk, segmentBytes, reserveBytes: 0 });

@@ -11,6 +11,7 @@ export class DiskBench {
   readonly clock = new TestClock();
   readonly failures: Error[] = [];
   readonly warnings: string[] = [];
+  readonly damage: { queue: string; handle: number; count: number; bytes: number }[] = [];
   readonly options: { segmentBytes?: number; reserveBytes?: number };
   roomAgain = 0;
   engine!: Engine;
@@ -31,6 +32,7 @@ export class DiskBench {
         this.roomAgain++;
       },
       arrived: () => undefined,
+      damaged: (queue, handle, count, bytes) => void this.damage.push({ queue, handle, count, bytes }),
       warn: text => void this.warnings.push(text),
     };
     this.engine = diskEngine({

@@ -44,6 +44,7 @@ export class Bench {
   readonly clock = new TestClock();
   readonly failures: Error[] = [];
   readonly warnings: string[] = [];
+  readonly damage: { queue: string; handle: number; count: number; bytes: number }[] = [];
   roomAgain = 0;
   engine!: Engine;
   state!: EngineState;
@@ -61,6 +62,7 @@ export class Bench {
         this.roomAgain++;
       },
       arrived: () => undefined,
+      damaged: (queue, handle, count, bytes) => void this.damage.push({ queue, handle, count, bytes }),
       warn: text => void this.warnings.push(text),
     };
     this.engine = this.store.engine();

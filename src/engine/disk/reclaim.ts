@@ -8,6 +8,7 @@
  */
 import { join, type FileSystem } from './files.js';
 import { encodeBatch, type Placement } from './batch-record.js';
+import { sizeOfItems } from '../item-sizes.js';
 import { readBatches } from './reader.js';
 import { RECORD, RecordWriter } from './record.js';
 import { DAMAGED, segmentName, type Segment } from './segment.js';
@@ -25,6 +26,8 @@ export interface ReclaimHost {
   isTight(): boolean;
   /** A stored batch cannot be read. */
   damaged(stored: Stored): void;
+  /** Damaged messages have left a queue. */
+  lost(queue: string, handle: number, count: number, bytes: number): void;
   warn(text: string): void;
   reclaimed(): void;
   failed(error: Error): void;
@@ -182,7 +185,10 @@ export class Reclaimer {
         if (batch === undefined) {
           segment.damaged = true;
           this.#host.damaged(stored);
-          for (const { queue, offset, count } of placements) state.remove(queue, stored.handle + offset, count);
+          for (const { queue, offset, count } of placements) {
+            state.remove(queue, stored.handle + offset, count);
+            this.#host.lost(queue, stored.handle + offset, count, sizeOfItems(stored.sizes, offset, count));
+          }
           continue;
         }
         const { handle, expiresAt } = stored;

@@ -107,6 +107,7 @@ export class DiskStore {
       segments: this.#space.segments,
       isTight: () => this.#space.isTight,
       damaged: stored => this.#reportDamage(stored),
+      lost: (queue, handle, count, bytes) => host.damaged(queue, handle, count, bytes),
       warn,
       reclaimed: () => this.#space.tryNow(),
       failed,
@@ -383,7 +384,7 @@ export class DiskStore {
         if (this.#failure !== undefined || this.#closing) return;
         source.segment.damaged = true;
         this.#reportDamage(source);
-        this.ack(queue, handle, count);
+        this.#forgetDamaged(queue, handle, count);
       });
     } catch (error) {
       if (error instanceof SegmentGone) return this.read(queue, from, maxMessages, maxBytes);
@@ -408,6 +409,17 @@ export class DiskStore {
       }
     }
     return current;
+  }
+
+  /** Damaged messages leave a queue, but for those that have left it while they were read. */
+  #forgetDamaged(queue: string, handle: number, count: number): void {
+    for (const part of [...(this.#state.queues.get(queue)?.from(handle) ?? [])]) {
+      const end = Math.min(part.handle + part.count, handle + count);
+      if (part.handle >= end) break;
+      const before = this.usage(queue).bytes;
+      this.ack(queue, part.handle, end - part.handle);
+      this.#host.damaged(queue, part.handle, end - part.handle, before - this.usage(queue).bytes);
+    }
   }
 
   readonly #reported = new WeakSet<Stored>();

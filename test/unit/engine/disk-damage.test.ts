@@ -115,6 +115,8 @@ describe('the disk engine with damaged files', () => {
     expect(await bench.texts('q')).toHaveLength(9);
     expect(bench.warnings).toEqual([expect.stringContaining('cannot be read and left their queues')]);
     expect(bench.engine.usage('q').messages).toBe(9);
+    expect(bench.damage).toEqual([{ queue: 'q', handle: 5, count: 1, bytes: expect.any(Number) as number }]);
+    expect(bench.damage[0]?.bytes).toBe(bench.engine.usage('q').bytes / 9);
     bench.engine.drop('q');
     await bench.engine.commit();
     await bench.engine.commit();
@@ -141,6 +143,12 @@ describe('the disk engine with damaged files', () => {
       await settled();
     }
     expect(bench.warnings).toEqual([expect.stringContaining('3 stored messages cannot be read')]);
+    expect(bench.damage.map(({ queue, handle, count }) => [queue, handle - first, count])).toEqual([
+      ['r', 1, 1],
+      ['q', 0, 1],
+      ['q', 2, 1],
+    ]);
+    expect(bench.damage.every(({ bytes }) => bytes > 100)).toBe(true);
     expect(bench.segments[0]).not.toContain('0000000001');
     expect([...bench.disk.names.keys()]).toContain(`${DIRECTORY}/damaged/segment-0000000001.log`);
     expect(await bench.texts('q')).toEqual(['whole']);

@@ -24,6 +24,7 @@ async function open(directory: string, segmentBytes = 2 * MIB): Promise<Opened> 
     failed: error => void warnings.push(error.message),
     roomAgain: () => undefined,
     arrived: () => undefined,
+    damaged: () => undefined,
     warn: text => void warnings.push(text),
   };
   const engine = diskEngine({ directory, segmentBytes });

@@ -19,6 +19,7 @@ function newHost(): EngineHost {
     failed: ignore,
     roomAgain: ignore,
     arrived: ignore,
+    damaged: ignore,
     warn: ignore,
   };
 }
