@@ -1,11 +1,13 @@
 /** What became of the messages that `pub` sent, and how many are on their way: the sender waits when those are many. */
-import type { Limits, Receipt } from '../index.js';
+import { BroadcastError, type Limits, type Receipt } from '../index.js';
 
 /** So many messages and bytes of input may be without their receipts, if the outbox has room for them. */
 const MOST_MESSAGES = 65_536;
 const MOST_BYTES = 16 * 1024 * 1024;
 /** No line of JSON grows to more than this many times its size when it is encoded. */
 const GROWTH = 4;
+/** Codes that say that the outcome of a message is not known. */
+const UNKNOWN: ReadonlySet<string> = new Set(['closed', 'different-store']);
 
 export class Tally {
   sent = 0;
@@ -13,6 +15,8 @@ export class Tally {
   stored = 0;
   routed = 0;
   failed = 0;
+  /** Given up before their receipts came: they may have arrived or not. */
+  unknown = 0;
   /** What stands behind `stored`. */
   durability: Receipt['durability'] = 'none';
   firstFailure: string | undefined;
@@ -27,7 +31,7 @@ export class Tally {
   }
 
   get settled(): number {
-    return this.delivered + this.stored + this.routed + this.failed;
+    return this.delivered + this.stored + this.routed + this.failed + this.unknown;
   }
 
   get unsettled(): number {
@@ -44,7 +48,9 @@ export class Tally {
         this.#settle(bytes);
       },
       (error: unknown) => {
-        this.#fail(`${where}${error instanceof Error ? error.message : String(error)}`);
+        const text = `${where}${error instanceof Error ? error.message : String(error)}`;
+        if (error instanceof BroadcastError && UNKNOWN.has(error.code)) this.#fail('unknown', text);
+        else this.#fail('failed', text);
         this.#settle(bytes);
       },
     );
@@ -52,15 +58,15 @@ export class Tally {
 
   #count({ status, durability, failures }: Receipt, where: string): void {
     if (status === 'undelivered') {
-      this.#fail(`${where}undelivered: ${failures.find(failure => failure.final)?.reason ?? 'no recipient'}`);
+      this.#fail('failed', `${where}undelivered: ${failures.find(failure => failure.final)?.reason ?? 'no recipient'}`);
       return;
     }
     this[status]++;
     if (status === 'stored') this.durability = durability;
   }
 
-  #fail(text: string): void {
-    this.failed++;
+  #fail(how: 'failed' | 'unknown', text: string): void {
+    this[how]++;
     this.firstFailure ??= text;
   }
 

@@ -137,13 +137,22 @@ describe('pub', () => {
     await server.signal('SIGKILL');
     const given = await run(['pub', 'room', 'x', '--timeout', '300', ...reach]);
     expect(given.stderr).toContain(`no server at 127.0.0.1:${String(port)}`);
-    expect(given.stderr).toContain('1 sent: 0 delivered, 0 stored, 1 failed');
+    expect(given.stderr).toContain('1 sent: 0 delivered, 0 stored, 0 failed, 1 unknown');
     expect(given.stderr).toContain('not everything was safe within 300 ms');
     expect(given.code).toBe(3);
     const patient = start(['pub', 'room', 'x', ...reach]);
     await patient.says('no server at');
     await serve(['--memory', '--port', String(port)]);
     expect((await patient.ended).code).toBe(0);
+  });
+
+  it('does not call failed what was stored and waits to be handled', async () => {
+    const { reach } = await serve();
+    const given = await run(['pub', '--to', 'away', 'x', '--until', 'delivered', '--timeout', '300', ...reach]);
+    expect(given.stderr).toContain('1 sent: 0 delivered, 0 stored, 0 failed, 1 unknown');
+    expect(given.stderr).toContain('not everything was handled within 300 ms');
+    expect(given.code).toBe(3);
+    expect((await run(['sub', '--as', 'away', '--count', '1', ...reach])).stdout).toBe('"x"\n');
   });
 
   it('a signal ends the reading; what was sent is made safe and counted', async () => {

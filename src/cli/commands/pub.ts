@@ -38,7 +38,7 @@ export function addPub(program: Command): void {
     .option('--until <what>', 'safe, or delivered: wait until every recipient has handled it (default safe)')
     .option('--json-data', 'the data on the command line is JSON (or its tagged form)')
     .option('--format <format>', 'of standard input: ndjson or text (default ndjson)')
-    .option('--timeout <ms>', 'give up after this time; what is not safe then has failed')
+    .option('--timeout <ms>', 'give up after this time; what became of the rest is unknown')
     .option('--json', 'the closing report, warnings and errors as JSON')
     .addHelpText(
       'after',
@@ -155,11 +155,12 @@ function stopped(stop: Stop): Promise<void> {
 }
 
 /** Listens to signals and the time. */
-function watch(stop: Stop, { timeout }: Job): () => void {
+function watch(stop: Stop, { timeout, until }: Job): () => void {
+  const done = until === 'safe' ? 'safe' : 'handled';
   const onSignal = (signal: string): void => {
     if (stop.error?.exitCode === EXIT.INTERRUPTED) process.exit(EXIT.INTERRUPTED);
     stop.error = undefined;
-    stop.now(new CliError(EXIT.INTERRUPTED, 'interrupted', `${signal} came before everything was sent and safe`));
+    stop.now(new CliError(EXIT.INTERRUPTED, 'interrupted', `${signal} came before everything was sent and ${done}`));
   };
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
@@ -167,7 +168,7 @@ function watch(stop: Stop, { timeout }: Job): () => void {
     timeout === undefined
       ? undefined
       : setTimeout(() => {
-          stop.now(new CliError(EXIT.NOT_SAFE, 'timeout', `not everything was safe within ${String(timeout)} ms`));
+          stop.now(new CliError(EXIT.NOT_SAFE, 'timeout', `not everything was ${done} within ${String(timeout)} ms`));
         }, timeout);
   return () => {
     clearTimeout(timer);
@@ -234,22 +235,23 @@ async function sendInput(
 }
 
 function conclude(tally: Tally, json: boolean, stop: CliError | undefined): void {
-  const { sent, delivered, stored, routed, failed, durability } = tally;
-  if (json) info(JSON.stringify({ sent, delivered, stored, routed, failed, durability }));
+  const { sent, delivered, stored, routed, failed, unknown, durability } = tally;
+  if (json) info(JSON.stringify({ sent, delivered, stored, routed, failed, unknown, durability }));
   else {
     const parts = [
       `${String(delivered)} delivered`,
       `${String(stored)} stored${stored > 0 ? ` (${durability})` : ''}`,
       ...(routed > 0 ? [`${String(routed)} routed`] : []),
       `${String(failed)} failed`,
+      ...(unknown > 0 ? [`${String(unknown)} unknown`] : []),
     ];
-    info(`${style(failed === 0 ? 'green' : 'red', `${String(sent)} sent`)}: ${parts.join(', ')}`);
+    info(`${style(failed + unknown === 0 ? 'green' : 'red', `${String(sent)} sent`)}: ${parts.join(', ')}`);
   }
   if (stop !== undefined) throw stop;
-  if (failed === 0) return;
+  if (failed + unknown === 0) return;
   throw new CliError(
     EXIT.NOT_SAFE,
     'not-safe',
-    `${String(failed)} of ${String(sent)} messages are not safe; the first: ${tally.firstFailure ?? 'unknown'}`,
+    `${String(failed + unknown)} of ${String(sent)} messages are not safe; the first: ${tally.firstFailure ?? 'no reason is known'}`,
   );
 }
