@@ -9,6 +9,7 @@ import { limitRoles } from './limit.js';
 import { now, serve } from './role-channel.js';
 
 const [, , role, entry] = process.argv;
+const library = await import(pathToFileURL(entry));
 const CHANNEL = 'bench';
 // Messages that a sender creates before it lets its sockets have a turn.
 const BURST = 256;
@@ -22,8 +23,6 @@ const SAMPLE = 16;
 const STALLED = 10_000;
 // Latencies outside of these are counted as the nearest.
 const HISTOGRAM = { lowest: 1, highest: 60e9, figures: 3 };
-
-let library;
 
 function connect({ port, name }) {
   const client = new library.BroadcastTcpClient({ host: '127.0.0.1', port }, name);
@@ -256,5 +255,4 @@ function percentiles(histogram) {
 
 const roles = { server, publisher, subscriber, echo, pinger, ...limitRoles({ now, once, percentiles, HISTOGRAM }) };
 
-library = await import(pathToFileURL(entry));
 serve(roles[role]());

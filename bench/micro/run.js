@@ -83,7 +83,6 @@ function bodyCases(size) {
 function pathCases(size) {
   const { make } = payload(size);
   const objects = Array.from({ length: COUNT }, (_, n) => make(n));
-  const body = Buffer.from(encodeBody(objects[0]));
   const { frame, batch } = batchOf(objects.slice(0, Math.max(1, Math.min(COUNT, Math.floor(30_000 / size)))));
   const perFrame = COUNT / batch.count;
   const { outbox, pieces } = newOutbox();
