@@ -26,8 +26,13 @@ const { values } = parseArgs({
     keep: { type: 'boolean', default: false },
     // Nobody is away: most messages are delivered without ever being stored, and sent again after a kill.
     'without-away': { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
   },
 });
+if (values.help) {
+  console.log('npm run real-input -- [--records N] [--kills N] [--seed N] [--keep] [--without-away]');
+  process.exit(0);
+}
 const seed = Number(values.seed);
 const folder = mkdtempSync(join(tmpdir(), 'broadcast-real-input-'));
 const say = text => console.log(text);
