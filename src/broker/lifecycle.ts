@@ -11,6 +11,7 @@ import { BroadcastError } from '../errors.js';
 import { RangeSet } from '../range-set.js';
 import type { FailureReason } from '../receipts.js';
 import { queueIds, type Context } from './context.js';
+import { withdraw } from './losses.js';
 import { deadLetter } from './dead-letters.js';
 import { charge } from './acknowledgements.js';
 import { newDelivery, openHandles, pump, pumpInstance, rewind, send, takeInFlight } from './delivery.js';
@@ -48,6 +49,7 @@ import {
 import { announce, noticeFor, raiseFloor, readNotice, repeatOutcomes, reportFailure, senderOf } from './senders.js';
 import {
   finish,
+  leave,
   openParts,
   outcomeKey,
   settleTracked,
@@ -551,10 +553,19 @@ export function unhandle(ctx: Context, instance: Instance, channel: string): voi
 /** Ends the name's subscription; what waits for it goes, and its senders hear of it. */
 export async function unsubscribe(ctx: Context, instance: Instance, channel: string): Promise<void> {
   const { session } = instance;
-  if (!session.subscriptions.has(channel)) return;
-  endSubscription(ctx, session, channel, instance);
+  if (session.subscriptions.has(channel)) await dropSubscription(ctx, session, channel, 'dropped', instance);
+}
+
+async function dropSubscription(
+  ctx: Context,
+  session: Session,
+  channel: string,
+  reason: FailureReason,
+  by?: Instance,
+): Promise<void> {
+  endSubscription(ctx, session, channel, by);
   const queue = session.queues.get(channel);
-  if (queue !== undefined) await emptyQueue(ctx, queue.id, { client: session.name, channel }, 'dropped', session);
+  if (queue !== undefined) await emptyQueue(ctx, queue, reason);
   await ctx.engine.commit();
 }
 
@@ -575,13 +586,8 @@ function endSubscription(ctx: Context, session: Session, channel: string, by: In
 }
 
 /** Takes everything out of a queue that was there when it was called, and tells the senders. */
-async function emptyQueue(
-  ctx: Context,
-  id: string,
-  target: { client?: string; channel?: string },
-  reason: FailureReason,
-  session: Session | undefined,
-): Promise<void> {
+async function emptyQueue(ctx: Context, queue: Queue, reason: FailureReason): Promise<void> {
+  const { id, session } = queue;
   // Nothing was appended since the start: then all that is there is older.
   const bound = ctx.lastHandle === 0 ? Infinity : ctx.lastHandle;
   let from = 0;
@@ -591,20 +597,17 @@ async function emptyQueue(
     for (const run of runs) {
       const { batch, handle } = run;
       from = handle + batch.count;
-      ctx.engine.ack(id, handle, batch.count);
-      settleTracked(ctx, handle, batch.count, false);
-      if (session !== undefined) {
-        session.messages = Math.max(0, session.messages - batch.count);
-        session.bytes = Math.max(0, session.bytes - batch.items.length);
-      }
+      // What an instance has in hand may still be handled, but nobody waits for it any more.
+      const isUnderway = withdraw(queue, handle, batch.count) > 0;
+      leave(ctx, queue, handle, batch.count, batch.items.length, false);
       reportFailure(ctx, {
         batch,
         offset: 0,
         count: batch.count,
-        target,
+        target: targetOf(queue),
         reason,
         final: true,
-        attempts: run.attempts,
+        attempts: Math.max(run.attempts, isUnderway ? 1 : 0),
         stored: true,
       });
     }
@@ -622,7 +625,7 @@ export async function endSession(ctx: Context, session: Session, reason: 'sessio
   for (const queue of [...session.queues.values()]) {
     queue.fetched.clear();
     queue.behind = false;
-    await emptyQueue(ctx, queue.id, targetOf(queue), reason, session);
+    await emptyQueue(ctx, queue, reason);
   }
   if (ctx.stopped) return;
   for (const subscription of session.deadLetterQueues) ctx.engine.drop(queueIds.deadLetters(name, subscription));
@@ -635,6 +638,7 @@ const SENDER_LINGERS = 10 * 60 * 1000;
 
 /** Ends what nobody has come back to for long enough. */
 export function sweep(ctx: Context): void {
+  if (ctx.stopped) return;
   const now = ctx.engine.time();
   const { sessionTtl, anonymousSessionTtl } = ctx.limits;
   for (const session of ctx.sessions.values()) {
@@ -646,7 +650,8 @@ export function sweep(ctx: Context): void {
     for (const [channel, declared] of session.subscriptions) {
       if ([...session.instances.values()].some(instance => instance.handlers.has(channel)))
         session.subscriptions.set(channel, now);
-      else if (now - declared >= ttl) endSubscription(ctx, session, channel, undefined);
+      else if (now - declared >= ttl)
+        void dropSubscription(ctx, session, channel, 'session-expired').catch(() => undefined);
     }
   }
   for (const sender of ctx.senders.values()) {

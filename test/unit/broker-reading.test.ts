@@ -32,7 +32,7 @@ describe('messages that are damaged in the store', () => {
     const { port } = first;
     const sender = await connectedClient(port, 'sender');
     const failures = new Inbox<DeliveryFailure>();
-    sender.onDeliveryFailure(failure => void (failure.final && failures.push(failure)));
+    sender.onDeliveryFailure(failure => (failure.final ? failures.push(failure) : undefined));
     const outcome = new Inbox<Receipt>();
     const send = (text: string): Promise<Receipt> =>
       sender.sendMessage(BroadcastMessage.createClientMessage('away', text), { until: 'delivered' });
