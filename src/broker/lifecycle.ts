@@ -587,7 +587,7 @@ function endSubscription(ctx: Context, session: Session, channel: string, by: In
 
 /** Takes everything out of a queue that was there when it was called, and tells the senders. */
 async function emptyQueue(ctx: Context, queue: Queue, reason: FailureReason): Promise<void> {
-  const { id, session } = queue;
+  const { id } = queue;
   // Nothing was appended since the start: then all that is there is older.
   const bound = ctx.lastHandle === 0 ? Infinity : ctx.lastHandle;
   let from = 0;
