@@ -6,7 +6,8 @@ import { Context, type BrokerOptions } from './context.js';
 import { deadLetterCount, dropDeadLetter, listDeadLetters, retryDeadLetter, type DeadBatch } from './dead-letters.js';
 import { acknowledge, failAttempt, rejectDelivery, release, type Rejection } from './acknowledgements.js';
 import { pump, rewind } from './delivery.js';
-import { disarm } from './expiry.js';
+import { disarm } from './alarms.js';
+import { ring } from './expiry.js';
 import {
   attach,
   detach,
@@ -49,7 +50,9 @@ export class Broker {
   #sweeper: Timer | undefined;
 
   constructor(options: BrokerOptions) {
-    this.#ctx = new Context(options);
+    const ctx = new Context(options);
+    ctx.expired = what => ring(ctx, what);
+    this.#ctx = ctx;
   }
 
   /** Opens the engine and finds everything again. Rejects with the engine's errors. */

@@ -5,7 +5,7 @@ import type { Limits } from '../config.js';
 import type { Logger } from '../logger.js';
 import type { Engine } from '../engine/engine.js';
 import type { DeliveryFailure } from '../receipts.js';
-import type { Channel, Entry, Instance, Queue, Sender, Session, Tracked } from './model.js';
+import type { Channel, Entry, Expiring, Instance, Queue, Sender, Session, Tracked } from './model.js';
 
 /** What the broker tells the layer above it. Called synchronously; must not throw. */
 export interface BrokerEvents {
@@ -65,6 +65,8 @@ export class Context {
   readonly unstoredQueues = new Set<Queue>();
   /** Queues that hold too much in memory. */
   readonly overfull = new Set<Queue>();
+  /** Messages have come to the end of their time; see expiry.ts. */
+  expired: ((what: Expiring) => void) | undefined;
   progressTimer: Timer | undefined;
   /** Entries that wait for the next commit, and their bytes in this and the running ones. */
   uncommitted: Entry[] = [];

@@ -7,6 +7,7 @@
  *                └──goodbye──▶ retired, nothing charged
  */
 import { bytesOf } from '../batch.js';
+import { armLive } from './alarms.js';
 import { BroadcastError } from '../errors.js';
 import { RangeSet } from '../range-set.js';
 import type { FailureReason } from '../receipts.js';
@@ -57,6 +58,7 @@ import {
   storeEntries,
   storeQueues,
   mergeTracked,
+  watch,
 } from './store.js';
 
 // ---- coming ----------------------------------------------------------------------------------------------------------
@@ -307,7 +309,7 @@ function takeBack(ctx: Context, instance: Instance, delivery: Delivery): void {
     return;
   }
   if (delivery.handle === 0) {
-    requeueUnstored(delivery);
+    requeueUnstored(ctx, delivery);
     return;
   }
   entry.deliveries.delete(delivery);
@@ -342,7 +344,7 @@ function sayOffline(ctx: Context, delivery: Delivery): void {
 }
 
 /** The store was full: what is open of a delivery stays in memory, at the front of its queue. */
-function requeueUnstored(delivery: Delivery): void {
+function requeueUnstored(ctx: Context, delivery: Delivery): void {
   const { queues, entry, handle } = delivery;
   const [queue] = queues;
   if (queue === undefined) return;
@@ -357,6 +359,7 @@ function requeueUnstored(delivery: Delivery): void {
     entry.deliveries.add(part);
     for (const other of queues) other.unstored++;
     queue.live.unshift(part);
+    armLive(ctx, queue, entry.expiresAt);
     queue.liveMessages += count;
     queue.liveBytes += bytesOf(entry.batch, offset, count);
   }
@@ -474,9 +477,11 @@ function joinQueue(ctx: Context, lane: Queue): void {
   for (let delivery = lane.live.shift(); delivery !== undefined; delivery = lane.live.shift()) {
     delivery.queues = [queue];
     lane.unstored--;
-    queue.unstored++;
+    watch(ctx, queue);
+    armLive(ctx, queue, delivery.entry.expiresAt);
     queue.live.push(delivery);
     queue.liveMessages += delivery.count;
+    queue.liveBytes += bytesOf(delivery.entry.batch, delivery.offset, delivery.count);
   }
   lane.liveMessages = 0;
   lane.liveBytes = 0;

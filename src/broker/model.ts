@@ -9,6 +9,7 @@
  */
 import type { Batch } from '../batch.js';
 import { Deque } from '../deque.js';
+import type { ExpiringRun } from '../engine/engine.js';
 import type { RangeSet } from '../range-set.js';
 import type { DeliveryFailure } from '../receipts.js';
 import type { FailureMessage, HandlerDeclaration, Outcome, Outlet } from './ports.js';
@@ -90,6 +91,8 @@ export class Queue {
   reading = false;
   /** How often the engine has said that something came from another server. */
   arrivals = 0;
+  /** Engine time at which what it holds in memory is looked at next. */
+  expiresNext = Infinity;
   /** Messages below this handle were delivered before. */
   redeliverBelow = 0;
   /** So many of the next messages may have been delivered before the server was killed. */
@@ -257,3 +260,7 @@ export interface Tracked {
   waiting: number;
   delivered: number;
 }
+
+/** What an alarm is about: what a queue holds in memory, or messages that were stored. */
+export type Expiring =
+  { readonly kind: 'live'; readonly queue: Queue } | { readonly kind: 'stored'; readonly run: ExpiringRun };

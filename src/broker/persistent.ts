@@ -3,16 +3,15 @@
  * anything is kept. An entry gets all of its recipients before any of it is stored, because it is stored as a whole.
  */
 import { ITEM_HEADER, type Batch } from '../batch.js';
-import type { ExpiringRun } from '../engine/engine.js';
 import type { DeliveryFailure, FailureReason } from '../receipts.js';
 import { queueIds, type Context } from './context.js';
 import { allowance, enqueueLive, newDelivery, pump, send, sessionQueueWaits } from './delivery.js';
-import { armExpiry } from './expiry.js';
+import { armLive } from './alarms.js';
 import { targetOf, type Entry, type Instance, type Queue } from './model.js';
 import { recipientsOf } from './recipients.js';
 import { newEntry, routeOf } from './registry.js';
 import { refuse, reportFailure, settle } from './senders.js';
-import { finish, storeEntries, storeQueues, watch, type AwayQueue } from './store.js';
+import { awaitExpiry, finish, storeEntries, storeQueues, watch, type AwayQueue } from './store.js';
 
 /** What is to be stored without a delivery, and what of it the limits do not allow. */
 interface Away {
@@ -112,7 +111,7 @@ function deliverLive(ctx: Context, entry: Entry, queues: readonly Queue[]): void
   const lane = queues[0] as Queue;
   const owner = lane.owner;
   const handler = owner?.handlers.get(lane.subscription);
-  if (entry.expiresAt !== 0) armExpiry(ctx, entry.expiresAt, { kind: 'live', queue: lane });
+  armLive(ctx, lane, entry.expiresAt);
   if (
     owner !== undefined &&
     handler !== undefined &&
@@ -203,17 +202,11 @@ function storeAway(ctx: Context, entry: Entry, away: Away): void {
   for (const { offset, count } of away.refused) finish(ctx, entry, offset, count, false);
   for (const { queue, target, count } of queues) {
     if (stored) {
-      awaitExpiry(ctx, entry, queue, count);
+      awaitExpiry(ctx, entry, queue, entry.handle, count);
       if (target !== undefined) pump(ctx, target);
     } else {
       refuse(ctx, entry, 0, count, target === undefined ? { channel: queue.slice(2) } : targetOf(target), 'queue-full');
       finish(ctx, entry, 0, count, false);
     }
   }
-}
-
-function awaitExpiry(ctx: Context, { expiresAt, handle }: Entry, queue: string, count: number): void {
-  if (expiresAt === 0) return;
-  const run: ExpiringRun = { queue, handle, count, expiresAt };
-  armExpiry(ctx, expiresAt, { kind: 'stored', run });
 }

@@ -13,6 +13,7 @@ import { bytesOf, idCounterAt } from '../batch.js';
 import type { AppendBatch } from '../engine/engine.js';
 import { BroadcastError } from '../errors.js';
 import { formatId } from '../message.js';
+import { armExpiry } from './alarms.js';
 import type { Context } from './context.js';
 import { RangeSet } from '../range-set.js';
 import type { Delivery, Entry, Queue, Sender } from './model.js';
@@ -118,6 +119,7 @@ function noteStored(ctx: Context, entry: Entry, handle: number, away: readonly A
     delivery.handle = handle + delivery.offset;
     for (const queue of delivery.queues) {
       queue.unstored--;
+      awaitExpiry(ctx, entry, queue.id, delivery.handle, delivery.count);
       grow(
         queue,
         batch.count === delivery.count ? batch.count : delivery.count - delivery.done,
@@ -129,6 +131,11 @@ function noteStored(ctx: Context, entry: Entry, handle: number, away: readonly A
   if (batch.envelope.tracked && sender !== undefined) track(ctx, entry, sender, away);
   ctx.uncommitted.push(entry);
   ctx.uncommittedBytes += batch.items.length;
+}
+
+/** Stored messages are looked at when they expire. */
+export function awaitExpiry(ctx: Context, { expiresAt }: Entry, queue: string, handle: number, count: number): void {
+  if (expiresAt !== 0) armExpiry(ctx, expiresAt, { kind: 'stored', run: { queue, handle, count, expiresAt } });
 }
 
 function noteAway({ target, count }: AwayQueue, { handle, batch }: Entry): void {

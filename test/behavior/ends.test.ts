@@ -91,3 +91,70 @@ describe('a store that has failed', () => {
     expect(() => clock.tick(900_000)).not.toThrow();
   });
 });
+
+describe('a store that is full', () => {
+  it('takes what a client that has gone left in memory, once there is room', async () => {
+    const clock = new TestClock();
+    const options = { clock, instanceGrace: 100, deadAfter: 50, pingInterval: 20 };
+    const { port, server } = await startServer('memory', { ...options, limits: { storeBytes: 40_000 } });
+    const sender = await connectedClient(port, 'sender');
+    const reader = newClient(port, 'reader');
+    const { promise, open } = gate();
+    const started = new Inbox();
+    reader.onMessage('room', message => {
+      started.push(message.data);
+      return promise;
+    });
+    await reader.connect();
+    for (;;) {
+      const { status } = await sender.sendMessage(BroadcastMessage.createClientMessage('away', 'x'.repeat(3000)));
+      if (status === 'undelivered') break;
+    }
+    const receipt = sender.sendMessage(BroadcastMessage.createChannelMessage('room', 'y'.repeat(5000)));
+    await started.reached(1);
+    await reader.close({ timeout: 1 });
+    await sender.flush();
+    expect((await server.sessions()).find(({ name }) => name === 'reader')).toMatchObject({ instances: 0, queued: 0 });
+    clock.tick(200);
+    await server.forget('away');
+    clock.tick(100);
+    expect(await receipt).toMatchObject({ status: 'stored' });
+    open();
+  });
+});
+
+describe('a message with a time to live', () => {
+  it('expires where it waits, also when it got there on its way to a client that left', async () => {
+    const clock = new TestClock();
+    const { port, server } = await startServer('memory', {
+      clock,
+      instanceGrace: 5000,
+      deadAfter: 2500,
+      pingInterval: 1000,
+    });
+    const sender = await connectedClient(port, 'sender');
+    const failures = new Inbox<DeliveryFailure>();
+    sender.onDeliveryFailure(failure => (failure.final ? failures.push(failure) : undefined));
+    const reader = newClient(port, 'reader');
+    const { promise, open } = gate();
+    const started = new Inbox();
+    reader.onMessage('room', message => {
+      started.push(message.data);
+      return promise;
+    });
+    await reader.connect();
+    const message = BroadcastMessage.createChannelMessage('room', 1, { ttl: 60_000 });
+    const outcome = sender.sendMessage(message, { until: 'delivered' });
+    await started.reached(1);
+    await reader.close({ timeout: 1 });
+    await sender.flush();
+    expect((await server.sessions()).find(({ name }) => name === 'reader')).toMatchObject({ instances: 0, queued: 1 });
+    for (let i = 0; i < 70; i++) {
+      clock.tick(1000);
+      await sender.flush();
+    }
+    expect(await failures.reached(1)).toMatchObject([{ reason: 'expired' }]);
+    expect((await outcome).status).toBe('undelivered');
+    open();
+  });
+});
