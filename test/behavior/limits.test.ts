@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
+import { startProxy } from '../helpers/proxy.js';
 import { connectedClient, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
 
 describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
@@ -107,7 +108,7 @@ describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
     expect((await server.deadLetters('worker').list()).map(({ message }) => message.data)).toEqual([2, 3]);
   });
 
-  it('gives messages that are not persistent to who reads them, and drops them for who does not, without harm to others', async () => {
+  it('gives messages to who handles them while another handles none', async () => {
     const { port } = await startServer(kind, { limits: { windowBytes: 64 * 1024, windowMessages: 64 } });
     const sender = await connectedClient(port, 'sender', { limits: { outboxMessages: 1_000_000 } });
     const { promise, open } = gate();
@@ -124,6 +125,33 @@ describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
     }
     expect(await inbox.reached(3000)).toEqual(Array.from({ length: 3000 }, (_, n) => n));
     open();
+  });
+
+  it('drops messages that are not persistent for who reads nothing, says so, and gives them to the others', async () => {
+    const { port } = await startServer(kind, { limits: { windowBytes: 64 * 1024 } });
+    const proxy = await startProxy(port);
+    const stuck = await connectedClient(proxy.port, 'stuck');
+    stuck.onMessage('room', () => undefined);
+    await stuck.flush();
+    const inbox = new Inbox();
+    const reader = await connectedClient(port, 'reader');
+    reader.onMessage('room', message => inbox.push(message.data));
+    await reader.flush();
+    const sender = await connectedClient(port, 'sender');
+    const failures = new Inbox<DeliveryFailure>();
+    sender.onDeliveryFailure(failures.push);
+    proxy.hold('down');
+    // Until more has been sent than the sockets between hold; each message waits for the reader, so that it misses none.
+    let sent = 0;
+    for (; failures.items.length === 0; sent++) {
+      const data = { n: sent, text: 'x'.repeat(100_000) };
+      const message = BroadcastMessage.createChannelMessage('room', data, { persistent: false });
+      expect(await sender.sendMessage(message)).toMatchObject({ status: 'routed' });
+      await inbox.reached(sent + 1);
+    }
+    expect(failures.items).toMatchObject([{ reason: 'slow-consumer', final: true, queued: false, attempts: 0 }]);
+    expect(inbox.items.map(data => (data as { n: number }).n)).toEqual(Array.from({ length: sent }, (_, n) => n));
+    proxy.release('down');
   });
 
   it('leaves a share of the window to other subscriptions of an instance when one is stuck', async () => {

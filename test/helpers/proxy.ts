@@ -59,6 +59,8 @@ class Stream {
   #take(chunk: Buffer): void {
     if (this.#conditions.dropped) return;
     this.#queue.push(chunk);
+    // As a peer that reads nothing: its side of the sockets fills, and its sender is slowed down.
+    if (this.#conditions.held && this.#queue.length > 16) this.#from.pause();
     this.pump();
   }
 
