@@ -90,7 +90,19 @@ function listenError(error: NodeJS.ErrnoException, address: Address): BroadcastE
       { cause: error },
     );
   }
-  return new BroadcastError('address-unavailable', `cannot listen at ${text}: ${error.message}`, { cause: error });
+  return new BroadcastError(
+    'address-unavailable',
+    `cannot listen at ${text}: ${error.message}; ${remedyFor(error, address)}`,
+    {
+      cause: error,
+    },
+  );
+}
+
+function remedyFor({ code }: NodeJS.ErrnoException, address: Address): string {
+  if ('path' in address) return 'choose a path in a directory that exists and may be written to';
+  if (code === 'EACCES') return 'choose an address that this user may listen at, such as a port from 1024 on';
+  return 'choose an address of this machine, such as localhost, or 0.0.0.0 for all of them';
 }
 
 /** A socket file whose server has died is in the way; one that answers belongs to somebody. */

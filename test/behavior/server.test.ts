@@ -55,6 +55,12 @@ describe('a server', () => {
     }
     await expect(newServer({ host: '192.0.2.1', port: 0 }).start()).rejects.toMatchObject({
       code: 'address-unavailable',
+      message: expect.stringContaining('; choose an address of this machine') as string,
+    });
+    const path = join(await temporaryFolder(), 'missing', 'socket');
+    await expect(newServer({ url: path }).start()).rejects.toMatchObject({
+      code: 'address-unavailable',
+      message: expect.stringContaining('; choose a path in a directory that exists') as string,
     });
   });
 
