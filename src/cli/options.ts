@@ -92,11 +92,16 @@ function parse(row: OptionRow, text: string): unknown {
 }
 
 /** Throws `invalid-option` with the flag's name. */
-export function wholeNumber(text: string, flag: string, min = 0, max = Number.MAX_SAFE_INTEGER): number {
+export function wholeNumber(text: string, flag: string, min = 0, max = Number.MAX_SAFE_INTEGER, unit = ''): number {
   const value = Number(text);
   if (text.trim() !== '' && Number.isInteger(value) && value >= min && value <= max) return value;
   const upTo = max === Number.MAX_SAFE_INTEGER ? `${String(min)} on` : `${String(min)} to ${String(max)}`;
-  throw usage('invalid-option', `${flag} takes a whole number from ${upTo}, not ${JSON.stringify(text)}`);
+  throw usage('invalid-option', `${flag} takes a whole number${unit} from ${upTo}, not ${JSON.stringify(text)}`);
+}
+
+/** A time that a command may take; undefined when none was given. */
+export function timeoutOf(text: string | undefined): number | undefined {
+  return text === undefined ? undefined : wholeNumber(text, '--timeout', 1, 2 ** 31 - 1, ' of milliseconds');
 }
 
 /** Throws `invalid-option` unless `value` is one of `choices`. */

@@ -171,6 +171,7 @@ describe('pub', () => {
     [['pub', '--to', 'a', 'room', 'x'], 'give a channel or --to, not both'],
     [['pub', 'room', 'x', '--until', 'tomorrow'], '--until is safe or delivered, not "tomorrow"'],
     [['pub', 'room', '--format', 'xml'], '--format is ndjson or text, not "xml"'],
+    [['pub', 'room', 'x', '--timeout', '3s'], '--timeout takes a whole number of milliseconds from 1 to'],
     [['pub', 'room', '{', '--json-data'], 'the data is not valid JSON'],
     [['pub', 'room', '--json-data'], '--json-data is for data on the command line'],
     [['pub', 'a\u001b[2J', 'x'], 'the channel "a\\u001b[2J" has a control character'],

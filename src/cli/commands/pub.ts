@@ -5,7 +5,7 @@ import { BroadcastMessage, BroadcastTcpClient, DEFAULT_LIMITS, type MessageOptio
 import { checkName } from '../../names.js';
 import { EXIT } from '../exit-codes.js';
 import { linesOf, type Line } from '../lines.js';
-import { addClientOptions, addNameOption, choice, clientOptions, wholeNumber, type Given } from '../options.js';
+import { addClientOptions, addNameOption, choice, clientOptions, timeoutOf, type Given } from '../options.js';
 import { CliError, cliLogger, info, style, usage } from '../output.js';
 import { showProgress } from '../progress.js';
 import { Tally } from '../tally.js';
@@ -92,7 +92,7 @@ function jobOf(first: string | undefined, second: string | undefined, options: P
     data,
     until: choice(options.until ?? 'safe', '--until', ['safe', 'delivered']),
     format: choice(options.format ?? 'ndjson', '--format', ['ndjson', 'text']),
-    timeout: options.timeout === undefined ? undefined : wholeNumber(options.timeout, '--timeout', 1, 2 ** 31 - 1),
+    timeout: timeoutOf(options.timeout),
     settings: { persistent: options.persistent, ...(name === undefined ? {} : { name }) },
   };
 }

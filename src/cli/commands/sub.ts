@@ -10,7 +10,15 @@ import {
 } from '../../index.js';
 import { checkName } from '../../names.js';
 import { EXIT } from '../exit-codes.js';
-import { addClientOptions, addNameOption, choice, clientOptions, wholeNumber, type Given } from '../options.js';
+import {
+  addClientOptions,
+  addNameOption,
+  choice,
+  clientOptions,
+  timeoutOf,
+  wholeNumber,
+  type Given,
+} from '../options.js';
 import { CliError, cliLogger, info, isReaderGone, print, printable, style } from '../output.js';
 
 interface SubOptions extends Given {
@@ -104,7 +112,7 @@ async function sub(channels: string[], options: SubOptions): Promise<void> {
   choice(options.format ?? 'ndjson', '--format', ['ndjson', 'text']);
   for (const channel of channels) checkName(channel, 'the channel');
   const count = options.count === undefined ? Infinity : wholeNumber(options.count, '--count', 1);
-  const timeout = options.timeout === undefined ? undefined : wholeNumber(options.timeout, '--timeout', 1, 2 ** 31 - 1);
+  const timeout = timeoutOf(options.timeout);
   const client = new BroadcastTcpClient({ ...clientOptions(options), logger: cliLogger(options.json === true) });
   const printer = new Printer(options, count);
   const settings: HandlerOptions = count === Infinity ? {} : { window: Math.min(count, MOST_AHEAD) };
