@@ -1,12 +1,12 @@
 // The options of a run, and what follows from them.
 import { parseArgs } from 'node:util';
-import { SCENARIOS } from './scenarios.js';
+import { isReference, SCENARIOS } from './scenarios.js';
 
-const NAMES = Object.keys(SCENARIOS).filter(name => !name.startsWith('limit-'));
+const NAMES = Object.keys(SCENARIOS).filter(name => !isReference(name));
 
 const HELP = `Usage: npm run bench -- [options]
 
-  --only NAME[,NAME]   only these scenarios, and the limits they are compared with:
+  --only NAME[,NAME]   only these scenarios, and what they are compared with:
                        ${NAMES.join(', ')}
   --reps N             repetitions, interleaved (5)
   --seconds S          time for sending in each measured phase (1.5)

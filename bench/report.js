@@ -58,15 +58,14 @@ const speedOf = ({ rate, p50 }) => rate ?? 1e6 / p50;
 /** One row for each part of each job. */
 export function summarize(jobs, repetitions) {
   return jobs.flatMap(job => {
-    const { title, prototype, latency = false } = SCENARIOS[job.name];
+    const { title, latency = false } = SCENARIOS[job.name];
     return Object.keys(repetitions[0][job.key]).map(part => {
       const runs = repetitions.map(results => results[job.key][part]);
-      const ratios =
-        job.limitKey === undefined
+      // What it is compared with may have one part only.
+      const faster = key =>
+        key === undefined
           ? []
-          : repetitions.map(results => speedOf(results[job.key][part]) / speedOf(results[job.limitKey]['']));
-      const ratio = spread(ratios);
-      const known = job.size === 128 || latency ? prototype?.[part] : undefined;
+          : repetitions.map((results, i) => speedOf(results[key][part] ?? results[key]['']) / speedOf(runs[i]));
       const others = job.against ? repetitions.map(results => results[job.key.replace(/-against$/, '')][part]) : [];
       return {
         title: [title, part].filter(text => text !== '').join(', ') + (job.against ? ' (the other checkout)' : ''),
@@ -75,8 +74,8 @@ export function summarize(jobs, repetitions) {
         rate: spread(runs.map(run => run.rate)),
         p50: spread(runs.map(run => run.p50)),
         p99: spread(runs.map(run => run.p99)),
-        ratio,
-        factor: ratio === undefined ? undefined : known?.map(prototypes => prototypes / ratio.median),
+        ratio: spread(faster(job.limitKey).map(factor => 1 / factor)),
+        bare: spread(faster(job.bareKey)),
         gain: spread(others.map((run, i) => speedOf(run) / speedOf(runs[i]))),
         thrift: spread(others.map((run, i) => cpuInAll(run) / cpuInAll(runs[i]))),
         stored: spread(runs.map(run => run.stored)),
@@ -116,18 +115,17 @@ function table(head, rows) {
 export function printTables(summary) {
   const rates = summary.filter(row => !row.latency);
   const latencies = summary.filter(row => row.latency);
-  const factor = row => row.factor?.map(hundredths).join('–') ?? '';
   const gain = row => [show(row.gain, thousandths), show(row.thrift, thousandths)];
   const compared = summary.some(row => row.gain !== undefined);
   if (rates.length > 0) {
-    const head = ['scenario', 'bytes', 'delivered/s', '× limit', 'prototype is faster by'];
+    const head = ['scenario', 'bytes', 'delivered/s', '× limit', 'bare is faster by'];
     head.push('CPU s/M publisher', 'server', 'subscriber', 'stored', 'foreign CPU', ...(compared ? COMPARED : []));
     const rows = rates.map(row => [
       row.title,
       String(row.size),
       show(row.rate, short),
       show(row.ratio, thousandths),
-      factor(row),
+      show(row.bare, hundredths),
       ...['publisher', 'server', 'subscriber'].map(role => median(row.cpu[role], hundredths)),
       median(row.stored, percent),
       show(row.foreign, percent),
@@ -136,7 +134,7 @@ export function printTables(summary) {
     console.log(`\n${table(head, rows)}`);
   }
   if (latencies.length > 0) {
-    const head = ['scenario', 'bytes', 'p50 µs', 'p99 µs', 'speed × limit', 'prototype is faster by', 'foreign CPU'];
+    const head = ['scenario', 'bytes', 'p50 µs', 'p99 µs', 'speed × limit', 'bare is faster by', 'foreign CPU'];
     if (compared) head.push(...COMPARED);
     const rows = latencies.map(row => [
       row.title,
@@ -144,16 +142,15 @@ export function printTables(summary) {
       show(row.p50, short),
       show(row.p99, short),
       show(row.ratio, thousandths),
-      factor(row),
+      show(row.bare, hundredths),
       show(row.foreign, percent),
       ...(compared ? gain(row) : []),
     ]);
     console.log(`\n${table(head, rows)}`);
   }
   console.log(
-    '\nMedian (lowest–highest) of the repetitions; "× limit" is taken within a repetition. "prototype is faster by" is not' +
-      '\nmeasured here: it is the ratio to the limit that the prototype had on its machine (a range where it was built in two' +
-      '\nways) divided by ours. "stored" is the part of the messages that the server wrote to its log.',
+    '\nMedian (lowest–highest) of the repetitions; "× limit" and "bare is faster by" are taken within a repetition. "stored" is' +
+      '\nthe part of the messages that the server wrote to its log.',
   );
   if (summary.some(row => row.foreign?.high > NOISY))
     console.log(

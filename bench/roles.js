@@ -5,6 +5,8 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { createHistogram } from 'node:perf_hooks';
 import { payload } from './payload.js';
+import { bareRoles } from './bare.js';
+import { bareStore } from './bare-store.js';
 import { limitRoles } from './limit.js';
 import { now, serve } from './role-channel.js';
 
@@ -213,27 +215,34 @@ function pinger() {
       client.onMessage('pong', ({ data }) => arrived(data));
       await connected();
     },
-    run({ size, persistent, messages, warmUp }) {
-      const { make, numberOf } = payload(size);
-      const histogram = createHistogram(HISTOGRAM);
-      let n = 0;
-      let began;
-      const next = () => {
-        began = process.hrtime.bigint();
-        client.sendMessage(library.BroadcastMessage.createChannelMessage('ping', make(n), { persistent }));
-      };
-      return new Promise((resolve, reject) => {
-        arrived = data => {
-          if (n >= warmUp) histogram.record(process.hrtime.bigint() - began);
-          if (numberOf(data) !== n) reject(new Error(`number ${numberOf(data)} came back instead of ${n}`));
-          else if (++n < warmUp + messages) next();
-          else resolve(percentiles(histogram));
-        };
-        next();
-      });
+    run({ persistent, ...options }) {
+      const send = data =>
+        client.sendMessage(library.BroadcastMessage.createChannelMessage('ping', data, { persistent }));
+      return pingPong(options, send, handler => (arrived = handler));
     },
     stop: () => client?.close(),
   };
+}
+
+/** One numbered object there and back at a time, each checked. */
+function pingPong({ size, messages, warmUp }, send, onArrival) {
+  const { make, numberOf } = payload(size);
+  const histogram = createHistogram(HISTOGRAM);
+  let n = 0;
+  let began;
+  const next = () => {
+    began = process.hrtime.bigint();
+    send(make(n));
+  };
+  return new Promise((resolve, reject) => {
+    onArrival(data => {
+      if (n >= warmUp) histogram.record(process.hrtime.bigint() - began);
+      if (numberOf(data) !== n) reject(new Error(`number ${numberOf(data)} came back instead of ${n}`));
+      else if (++n < warmUp + messages) next();
+      else resolve(percentiles(histogram));
+    });
+    next();
+  });
 }
 
 /** Waits for `arrange`'s callback as long as something comes. */
@@ -253,6 +262,11 @@ function percentiles(histogram) {
   return { p50: histogram.percentile(50) / 1000, p99: histogram.percentile(99) / 1000, count: histogram.count };
 }
 
-const roles = { server, publisher, subscriber, echo, pinger, ...limitRoles({ now, once, percentiles, HISTOGRAM }) };
+const roles = {
+  ...{ server, publisher, subscriber, echo, pinger },
+  ...limitRoles({ now, once, percentiles, HISTOGRAM }),
+  ...bareRoles({ now, once, turn, progress, pingPong, payload, BURST, CHANNEL }),
+  bareStore: () => bareStore(once),
+};
 
 serve(roles[role]());

@@ -6,7 +6,7 @@ import { build, isStale } from '../scripts/build.js';
 import { readOptions } from './options.js';
 import { printProfiles } from './profile.js';
 import { environment, printTables, summarize } from './report.js';
-import { runScenario, SCENARIOS } from './scenarios.js';
+import { isReference, runScenario, SCENARIOS } from './scenarios.js';
 
 const RESULTS = fileURLToPath(new URL('./results/', import.meta.url));
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -14,20 +14,24 @@ const entryOf = checkout => join(checkout, 'dist', 'esm', 'index.js');
 
 const say = text => process.stderr.write(`${text}\n`);
 
-/** What is run in each repetition: limits first, then what is compared with them; each once for every checkout. */
+/** What is run in each repetition: first what others are compared with; each of these once for every checkout. */
 function jobsOf({ only, sizes, against }) {
   const jobs = new Map();
   const add = (name, size, checkout) => {
     const key = [name, size, ...(checkout === undefined ? [] : ['against'])].join('-');
-    jobs.set(key, { key, name, size, entry: entryOf(checkout ?? ROOT), against: checkout !== undefined });
+    if (jobs.has(key)) return key;
+    const { limit, bare } = SCENARIOS[name];
+    const limitKey = limit === undefined ? undefined : add(limit, size);
+    const bareKey = bare === undefined ? undefined : add(bare, size);
+    const entry = entryOf(checkout ?? ROOT);
+    jobs.set(key, { key, name, size, entry, against: checkout !== undefined, limitKey, bareKey });
     return key;
   };
   for (const name of only) {
-    const { limit, sizes: usual = [128] } = SCENARIOS[name];
+    const { sizes: usual = [128] } = SCENARIOS[name];
     for (const size of sizes ?? usual) {
-      const limitKey = limit === undefined ? undefined : add(limit, size);
-      for (const checkout of against === undefined || limit === undefined ? [undefined] : [undefined, resolve(against)])
-        jobs.get(add(name, size, checkout)).limitKey = limitKey;
+      add(name, size);
+      if (against !== undefined && !isReference(name)) add(name, size, resolve(against));
     }
   }
   return [...jobs.values()];

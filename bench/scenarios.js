@@ -8,8 +8,26 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { Role, now } from './role-channel.js';
 
 const TICKS_PER_SECOND = 100;
+// More than the bare store writes.
+const BARE_MESSAGES_PER_SECOND = 3e6;
+const BARE_BYTES_PER_SECOND = 600e6;
 
-const OWN = { relay: 'server', sender: 'publisher', receiver: 'subscriber', echo: 'echo', pinger: 'pinger' };
+const OWN = {
+  relay: 'server',
+  store: 'server',
+  sender: 'publisher',
+  receiver: 'subscriber',
+  echo: 'echo',
+  pinger: 'pinger',
+};
+const BARE = {
+  relay: 'bareRelay',
+  store: 'bareStore',
+  sender: 'barePublisher',
+  receiver: 'bareSubscriber',
+  echo: 'bareEcho',
+  pinger: 'barePinger',
+};
 const LIMIT = { relay: 'relay', sender: 'source', receiver: 'sink', echo: 'mirror', pinger: 'prober' };
 
 /** Seconds that all processors have been busy, where the system tells. */
@@ -122,43 +140,53 @@ function fanOut(kind, { subscribers, persistent = true, durable = false }) {
   };
 }
 
+/** Bytes that the bare store makes its file of, for a phase; it grows if they are too few. */
+const roomFor = (size, { seconds, messages }) =>
+  messages === undefined
+    ? seconds * Math.min(BARE_MESSAGES_PER_SECOND * size, BARE_BYTES_PER_SECOND)
+    : messages * (size + 16);
+
 /** Messages for a client that is away, until every receipt says that they are stored; then the client comes. */
-async function storeAndDrain(run, size) {
-  const server = run.role('server');
-  const { port } = await server.ask('start', { dataDir: join(await run.folder(), 'data') });
-  const sender = run.role('publisher');
-  await sender.ask('start', { port, name: 'publisher' });
-  const receiver = run.role('subscriber');
+function storeAndDrain(kind) {
+  return async (run, size) => {
+    const server = run.role(kind.store);
+    const { amount, warmUp } = run.settings;
+    const room = roomFor(size, amount) + roomFor(size, warmUp);
+    const { port } = await server.ask('start', { dataDir: join(await run.folder(), 'data'), room });
+    const sender = run.role(kind.sender);
+    await sender.ask('start', { port, name: 'publisher' });
+    const receiver = run.role(kind.receiver);
 
-  const store = async (target, amount) => {
-    const options = { size, persistent: true, keep: true, target };
-    const { began, first, sent } = await sender.ask('publish', { ...options, ...amount });
-    const { at } = await sender.ask('settled');
-    const seconds = (at - began) / 1000;
-    return { messages: sent - first, seconds, rate: (sent - first) / seconds, first, sent };
+    const store = async (target, amount) => {
+      const options = { size, persistent: true, keep: true, target };
+      const { began, first, sent } = await sender.ask('publish', { ...options, ...amount });
+      const { at } = await sender.ask('settled', { acknowledged: true });
+      const seconds = (at - began) / 1000;
+      return { messages: sent - first, seconds, rate: (sent - first) / seconds, first, sent };
+    };
+    const prepare = (name, first) => receiver.ask('start', { port, size, name, own: true, late: true, from: first });
+    const drain = async (first, sent) => {
+      const { began } = await receiver.ask('come');
+      const { at } = await receiver.ask('reach', { count: sent });
+      const seconds = (at - began) / 1000;
+      return { messages: sent - first, seconds, rate: (sent - first) / seconds };
+    };
+    const check = () => sender.ask('check', { status: 'stored', durability: 'fsync' });
+
+    const warm = await store('recipient-0', warmUp);
+    await check();
+    await prepare('recipient-0', warm.first);
+    await drain(warm.first, warm.sent);
+
+    const publisher = { role: sender, as: 'publisher', per: 1 };
+    const subscriber = { role: receiver, as: 'subscriber', per: 1 };
+    const relay = { role: server, as: 'server', per: 1 };
+    const stored = await run.measure([publisher, relay], () => store('recipient-1', amount));
+    await check();
+    await prepare('recipient-1', stored.first);
+    const drained = await run.measure([subscriber, relay], () => drain(stored.first, stored.sent));
+    return { store: stored, drain: drained };
   };
-  const prepare = (name, first) => receiver.ask('start', { port, size, name, own: true, late: true, from: first });
-  const drain = async (first, sent) => {
-    const { began } = await receiver.ask('come');
-    const { at } = await receiver.ask('reach', { count: sent });
-    const seconds = (at - began) / 1000;
-    return { messages: sent - first, seconds, rate: (sent - first) / seconds };
-  };
-  const check = () => sender.ask('check', { status: 'stored', durability: 'fsync' });
-
-  const warm = await store('recipient-0', run.settings.warmUp);
-  await check();
-  await prepare('recipient-0', warm.first);
-  await drain(warm.first, warm.sent);
-
-  const publisher = { role: sender, as: 'publisher', per: 1 };
-  const subscriber = { role: receiver, as: 'subscriber', per: 1 };
-  const relay = { role: server, as: 'server', per: 1 };
-  const stored = await run.measure([publisher, relay], () => store('recipient-1', run.settings.amount));
-  await check();
-  await prepare('recipient-1', stored.first);
-  const drained = await run.measure([subscriber, relay], () => drain(stored.first, stored.sent));
-  return { store: stored, drain: drained };
 }
 
 /** One message to an echoing client and back at a time. */
@@ -208,75 +236,72 @@ async function syncedLimit(run, size) {
   return { '': { ...measured, cpu: {} } };
 }
 
-// What the prototype without guarantees reached, as a ratio to the limit of the same runs (a range where it was built in
-// two ways). A scenario's factor is this ratio by its own.
-const PROTOTYPE = {
-  one: [1.41 / 9.0, 1.71 / 9.0],
-  many: [2.75 / 18.4, 4.02 / 18.4],
-  store: [1.43 / 9.0],
-  drain: [1.45 / 9.0],
-  latency: [110 / 105],
-};
-
-/** Every scenario by name. `limit` names the one that it is compared with; `prototype` is known for 128 bytes only. */
+/** Every scenario by name. `limit` and `bare` name those that it is compared with, part by part where there are several. */
 export const SCENARIOS = {
   'limit-one': { title: 'limit, 1 → 1', run: fanOut(LIMIT, { subscribers: 1 }) },
+  'bare-one': { title: 'bare, 1 → 1', limit: 'limit-one', run: fanOut(BARE, { subscribers: 1 }) },
   one: {
     title: '1 → 1 persistent',
     limit: 'limit-one',
-    prototype: { '': PROTOTYPE.one },
+    bare: 'bare-one',
     run: fanOut(OWN, { subscribers: 1 }),
   },
   'one-transient': {
     title: '1 → 1 non-persistent',
     limit: 'limit-one',
-    prototype: { '': PROTOTYPE.one },
+    bare: 'bare-one',
     run: fanOut(OWN, { subscribers: 1, persistent: false }),
   },
   'one-durable': {
     title: '1 → 1 persistent, with dataDir',
     limit: 'limit-one',
-    prototype: { '': PROTOTYPE.one },
+    bare: 'bare-one',
     run: fanOut(OWN, { subscribers: 1, durable: true }),
   },
   'limit-many': { title: 'limit, 1 → N', run: fanOut(LIMIT, { subscribers: 'many' }) },
+  'bare-many': { title: 'bare, 1 → N', limit: 'limit-many', run: fanOut(BARE, { subscribers: 'many' }) },
   many: {
     title: '1 → N persistent',
     limit: 'limit-many',
-    prototype: { '': PROTOTYPE.many },
+    bare: 'bare-many',
     run: fanOut(OWN, { subscribers: 'many' }),
   },
   'many-transient': {
     title: '1 → N non-persistent',
     limit: 'limit-many',
-    prototype: { '': PROTOTYPE.many },
+    bare: 'bare-many',
     run: fanOut(OWN, { subscribers: 'many', persistent: false }),
   },
+  'bare-store-drain': { title: 'bare, durable queue', limit: 'limit-one', run: storeAndDrain(BARE) },
   'store-drain': {
     title: 'durable queue',
     limit: 'limit-one',
-    prototype: { store: PROTOTYPE.store, drain: PROTOTYPE.drain },
+    bare: 'bare-store-drain',
     sizes: [128, 1024],
-    run: storeAndDrain,
+    run: storeAndDrain(OWN),
   },
   'limit-latency': { title: 'limit, round trip', latency: true, run: roundTrip(LIMIT) },
+  'bare-latency': { title: 'bare, round trip', limit: 'limit-latency', latency: true, run: roundTrip(BARE) },
   latency: {
     title: 'round trip, persistent',
     limit: 'limit-latency',
-    prototype: { '': PROTOTYPE.latency },
+    bare: 'bare-latency',
     latency: true,
     run: roundTrip(OWN, true),
   },
   'latency-transient': {
     title: 'round trip, non-persistent',
     limit: 'limit-latency',
-    prototype: { '': PROTOTYPE.latency },
+    bare: 'bare-latency',
     latency: true,
     run: roundTrip(OWN, false),
   },
   'limit-synced': { title: 'limit, file and round trip', latency: true, run: syncedLimit },
   synced: { title: 'stored, one at a time', limit: 'limit-synced', latency: true, run: synced },
 };
+
+/** What others are compared with, and which is the same for every checkout. */
+export const isReference = name => /^(limit|bare)-/.test(name);
 
 /** Runs a scenario once; every role has ended when it returns. */
 export async function runScenario(name, size, settings) {

@@ -8,7 +8,9 @@ const run = promisify(execFile);
 const script = (path: string): string => fileURLToPath(new URL(`../../bench/${path}`, import.meta.url));
 
 it('npm run bench counts every message of every scenario, in order', { timeout: 120_000 }, async () => {
-  const { stdout } = await run(process.execPath, [script('run.js'), '--smoke']);
+  const { stdout, stderr } = await run(process.execPath, [script('run.js'), '--smoke']);
+  for (const bare of ['bare-one', 'bare-many', 'bare-store-drain', 'bare-latency'])
+    expect(stderr).toContain(`${bare}-128`);
   expect(stdout).toMatch(/^\d+ scenarios: every count is right, and every order\.\n$/);
 });
 
