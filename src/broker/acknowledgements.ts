@@ -16,7 +16,7 @@ import { SELF, targetOf, type Delivery, type Instance, type Queue } from './mode
 import { PeerFault, type Range } from './ports.js';
 import { sessionQueue } from './registry.js';
 import { reportFailure } from './senders.js';
-import { finish, leave, scheduleCommit, storeEntries } from './store.js';
+import { finish, join, leave, scheduleCommit, storeEntries } from './store.js';
 
 /** Handlers have ended for these delivery numbers. Throws `invalid-ack`. */
 export function acknowledge(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
@@ -255,7 +255,7 @@ function reportOne(
 /** Stored messages that were on their way wait again, for whichever instance handles them. */
 function giveBack(ctx: Context, queue: Queue, handle: number, count: number): void {
   const target = sessionQueue(queue.session, queue.subscription);
-  if (queue !== target) ctx.engine.move(queue.id, target.id, handle, count);
+  if (queue !== target) join(ctx, queue, target, handle, count);
   rewind(target, handle);
   target.redeliverBelow = Math.max(target.redeliverBelow, handle + count);
 }

@@ -51,8 +51,8 @@ export class Context {
   readonly addresses = new Map<string, Instance>();
   /** Stored, tracked messages by handle. */
   readonly tracked = new Map<number, Tracked>();
-  /** Keys of final outcomes that wait for senders which are away; see store.ts. */
-  readonly outcomes = new Set<string>();
+  /** By sending instance: positions whose final outcome is that nobody got them, oldest first; see store.ts. */
+  readonly undelivered = new Map<string, Set<number>>();
   /** Channels with a backlog. */
   readonly backlogs = new Set<string>();
 

@@ -50,14 +50,14 @@ import {
 import { announce, noticeFor, raiseFloor, readNotice, repeatOutcomes, reportFailure, senderOf } from './senders.js';
 import {
   finish,
+  forgetUndelivered,
+  join,
   leave,
   openParts,
-  outcomeKey,
   settleTracked,
   shrink,
   storeEntries,
   storeQueues,
-  mergeTracked,
   watch,
 } from './store.js';
 
@@ -178,7 +178,8 @@ export function track(ctx: Context, instance: Instance, ranges: readonly Range[]
   const undecided = new RangeSet();
   for (const tracked of ctx.tracked.values()) if (tracked.sender === instance.id) undecided.add(tracked.position, 1);
   for (const { batch } of instance.sender.unsettled) undecided.add(batch.first, batch.count);
-  const undelivered = outcomesOf(ctx, instance.id);
+  const undelivered = new RangeSet();
+  for (const position of ctx.undelivered.get(instance.id) ?? []) undelivered.add(position, 1);
   for (const { first, count } of ranges) {
     const known = Math.max(first, floor);
     for (const gap of taken.missing(known, first + count - known)) undecided.add(gap.first, gap.count);
@@ -187,15 +188,8 @@ export function track(ctx: Context, instance: Instance, ranges: readonly Range[]
   }
 }
 
-function outcomesOf(ctx: Context, instance: string): RangeSet {
-  const prefix = outcomeKey(instance, '');
-  const positions = new RangeSet();
-  for (const key of ctx.outcomes) if (key.startsWith(prefix)) positions.add(Number(key.slice(prefix.length)), 1);
-  return positions;
-}
-
 /** By ranges, and not one by one: a client may name as many as it likes. */
-function announceTracked(ctx: Context, { id, sender }: Instance, run: Range, undelivered: RangeSet): void {
+function announceTracked(ctx: Context, { sender }: Instance, run: Range, undelivered: RangeSet): void {
   const tell = (status: 'delivered' | 'undelivered', part: Range): void =>
     announce(ctx, sender, { ...part, status, durability: 'none', final: true });
   const failed = new RangeSet();
@@ -204,13 +198,7 @@ function announceTracked(ctx: Context, { id, sender }: Instance, run: Range, und
     failed.delete(part.first, part.count);
     tell('delivered', part);
   }
-  for (const part of failed.ranges()) {
-    tell('undelivered', part);
-    for (let position = part.first; position < part.first + part.count; position++) {
-      const key = outcomeKey(id, position);
-      if (ctx.outcomes.delete(key)) ctx.engine.put(key, null);
-    }
-  }
+  for (const part of failed.ranges()) tell('undelivered', part);
 }
 
 // ---- going -----------------------------------------------------------------------------------------------------------
@@ -224,10 +212,15 @@ export function detach(ctx: Context, instance: Instance, outlet: Outlet, reason:
     waitFor(ctx, instance);
     return;
   }
-  instance.sender.left = true;
+  leaveForGood(ctx, instance);
   retire(ctx, instance, reason === 'died');
   if (reason === 'finished' && instance.session.instances.size === 0)
     void endSession(ctx, instance.session, 'session-expired');
+}
+
+function leaveForGood(ctx: Context, { id, sender }: Instance): void {
+  sender.left = true;
+  forgetUndelivered(ctx, id);
 }
 
 /** The instance is not connected any more: what was on its way to it is stored, and waits. */
@@ -407,7 +400,7 @@ function returnHeld(instance: Instance): void {
 export function died(ctx: Context, id: string): void {
   const instance = ctx.instances.get(id);
   if (instance === undefined || instance.outlet !== undefined || ctx.stopped) return;
-  instance.sender.left = true;
+  leaveForGood(ctx, instance);
   retire(ctx, instance, !instance.restored);
 }
 
@@ -469,7 +462,7 @@ function joinQueue(ctx: Context, lane: Queue): void {
   lane.behind = false;
   if (ctx.engine.usage(lane.id).messages > 0) {
     // What waited for several instances of the name waits once from here on.
-    for (const { handle, count } of ctx.engine.move(lane.id, queue.id)) mergeTracked(ctx, handle, count);
+    join(ctx, lane, queue);
     rewind(queue, 0);
     queue.redeliverBelow = Math.max(queue.redeliverBelow, lane.redeliverBelow);
     queue.doubtful += lane.doubtful;
@@ -663,6 +656,7 @@ export function sweep(ctx: Context): void {
     if (sender.outlet !== undefined || ctx.instances.has(sender.instance) || sender.unsettled.size > 0) continue;
     if (now - sender.lastSeen < (sender.left ? SENDER_LINGERS : sessionTtl)) continue;
     ctx.senders.delete(sender.instance);
+    forgetUndelivered(ctx, sender.instance);
     if (sender.stored) ctx.engine.floor(sender.instance, null);
     ctx.events.senderGone(sender.instance);
   }

@@ -17,7 +17,7 @@ export function restore(ctx: Context, state: EngineState): void {
     if (key.startsWith('s/')) restoreSession(ctx, key.slice(2), JSON.parse(value) as SavedSession, processes, occupied);
     else if (key.startsWith('u/')) restoreSubscription(ctx, key.slice(2), Number(value));
     else if (key.startsWith('h/')) noteHandler(handled, key.slice(2));
-    else if (key.startsWith('t/')) ctx.outcomes.add(key);
+    else if (key.startsWith('t/')) restoreUndelivered(ctx, key.slice(2));
   }
   for (const { instance, name, floor, taken } of state.senders) {
     const sender = senderOf(ctx, instance, name);
@@ -46,6 +46,12 @@ export function restore(ctx: Context, state: EngineState): void {
     waitForRestored(ctx, instance);
     ctx.events.restored(instance);
   }
+}
+
+function restoreUndelivered(ctx: Context, key: string): void {
+  const [instance, position] = key.split('/') as [string, string];
+  const positions = ctx.undelivered.get(instance) ?? new Set();
+  ctx.undelivered.set(instance, positions.add(Number(position)));
 }
 
 function restoreSession(

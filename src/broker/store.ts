@@ -16,7 +16,7 @@ import { formatId } from '../message.js';
 import { armExpiry } from './alarms.js';
 import type { Context } from './context.js';
 import { RangeSet } from '../range-set.js';
-import type { Delivery, Entry, Queue, Sender } from './model.js';
+import type { Delivery, Entry, Queue, Sender, Tracked } from './model.js';
 import { sessionQueue } from './registry.js';
 import { announce, settle } from './senders.js';
 
@@ -313,12 +313,24 @@ export function shrink(queue: Queue, count: number, bytes: number): void {
   session.bytes = session.messages === 0 ? 0 : Math.max(0, session.bytes - bytes);
 }
 
-/** Two of the queues that tracked messages wait in have become one. */
-export function mergeTracked(ctx: Context, handle: number, count: number): void {
-  if (ctx.tracked.size === 0) return;
-  for (let h = handle; h < handle + count; h++) {
-    const tracked = ctx.tracked.get(h);
-    if (tracked !== undefined) tracked.waiting--;
+/** Messages of a queue wait in another one of the same name. What waits there already waits once from here on. */
+export function join(ctx: Context, from: Queue, to: Queue, handle?: number, count?: number): void {
+  const { engine, tracked } = ctx;
+  const size = (): { messages: number; bytes: number } => {
+    const [a, b] = [engine.usage(from.id), engine.usage(to.id)];
+    return { messages: a.messages + b.messages, bytes: a.bytes + b.bytes };
+  };
+  const before = size();
+  const known = engine.move(from.id, to.id, handle, count);
+  if (known.length === 0) return;
+  const after = size();
+  shrink(to, before.messages - after.messages, before.bytes - after.bytes);
+  if (tracked.size === 0) return;
+  for (const range of known) {
+    for (let h = range.handle; h < range.handle + range.count; h++) {
+      const one = tracked.get(h);
+      if (one !== undefined) one.waiting--;
+    }
   }
 }
 
@@ -336,16 +348,33 @@ export function settleTracked(ctx: Context, handle: number, count: number, ok: b
     if (sender !== undefined) {
       announce(ctx, sender, { first: tracked.position, count: 1, status, durability: 'none', final: true });
     }
-    if (status === 'undelivered' && sender?.outlet === undefined) {
-      const key = outcomeKey(tracked.sender, tracked.position);
-      ctx.outcomes.add(key);
-      ctx.engine.put(key, status);
-    }
+    if (status === 'undelivered' && sender?.left !== true) keepUndelivered(ctx, tracked);
   }
 }
 
-/** Where the final outcome of a message is kept for a sender that is away, when it is not the expected one. */
-export function outcomeKey(instance: string, position: number | ''): string {
+/**
+ * A final outcome that is not the expected one is kept as long as its sender may come back: that it was written to a
+ * connection does not say that it was heard. As many as there may be notices; then the oldest goes.
+ */
+function keepUndelivered(ctx: Context, { sender, position }: Tracked): void {
+  let positions = ctx.undelivered.get(sender);
+  if (positions === undefined) ctx.undelivered.set(sender, (positions = new Set()));
+  positions.add(position);
+  ctx.engine.put(outcomeKey(sender, position), 'undelivered');
+  if (positions.size <= ctx.limits.notices) return;
+  const [oldest] = positions;
+  positions.delete(oldest as number);
+  ctx.engine.put(outcomeKey(sender, oldest as number), null);
+}
+
+/** The sender will not come back. */
+export function forgetUndelivered(ctx: Context, sender: string): void {
+  for (const position of ctx.undelivered.get(sender) ?? []) ctx.engine.put(outcomeKey(sender, position), null);
+  ctx.undelivered.delete(sender);
+}
+
+/** Where the store keeps such an outcome. */
+function outcomeKey(instance: string, position: number): string {
   return `t/${instance}/${String(position)}`;
 }
 

@@ -37,7 +37,7 @@ describe.each(SEEDS)(
         const { port } = server.address as { port: number };
         const proxies = await Promise.all([1, 2, 3].map(() => startProxy(port, seed)));
         const fault = (random: () => number): void => proxies[Math.floor(random() * 3)]?.cut();
-        const wrong = await new Traffic(proxies, { seed, messages: 2000, failing: 0.03, fault }).run();
+        const wrong = await new Traffic(proxies, { seed, messages: 2000, failing: 0.03, followed: 0.3, fault }).run();
         expect(wrong).toEqual([]);
       },
     );

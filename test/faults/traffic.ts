@@ -10,6 +10,7 @@ import {
   type BroadcastClient,
   type DeliveryInfo,
   type Logger,
+  type MessageOptions,
   type Receipt,
 } from '../../src/index.js';
 import { seeded, type Proxy } from '../helpers/proxy.js';
@@ -28,6 +29,10 @@ interface Sent {
   readonly payload: Payload;
   /** `name/subscription` of everyone who is to get it. */
   readonly expected: readonly string[];
+  /** What the receipt may say. */
+  readonly statuses: readonly Receipt['status'][];
+  /** It is followed to the end. */
+  readonly followed: boolean;
   receipt: Receipt | Error | undefined;
 }
 
@@ -50,6 +55,8 @@ export interface TrafficOptions {
   readonly messages: number;
   /** Messages that a handler fails at, once. */
   readonly failing: number;
+  /** Share of the messages that are followed to the end; 0 by default. */
+  readonly followed?: number;
   /** Called now and then, while messages flow. */
   readonly fault: (random: () => number) => Promise<void> | void;
 }
@@ -134,16 +141,31 @@ export class Traffic {
     const n = (this.#counters.get(sender) ?? 0) + 1;
     this.#counters.set(sender, n);
     const payload = { sender, n };
-    const { message, expected } = this.#message(payload);
-    const sent: Sent = { payload, expected, receipt: undefined };
+    const { message, expected, statuses } = this.#message(payload);
+    const followed = this.#random() < (this.#options.followed ?? 0);
+    const sent: Sent = { payload, expected, statuses, followed, receipt: undefined };
     this.#sent.push(sent);
-    client.sendMessage(message).then(
+    client.sendMessage(message, { until: followed ? 'delivered' : 'safe' }).then(
       receipt => (sent.receipt = receipt),
       (error: unknown) => (sent.receipt = error as Error),
     );
   }
 
-  #message(payload: Payload): { message: BroadcastMessage; expected: string[] } {
+  /** Persistent ones reach everyone; of the others each reaches nobody twice, and what expires reaches nobody at all. */
+  #message(payload: Payload): Pick<Sent, 'expected' | 'statuses'> & { message: BroadcastMessage } {
+    const kind = this.#random();
+    if (kind < 0.05) {
+      const message = BroadcastMessage.createClientMessage('nobody', payload, { ttl: 1 + Math.floor(kind * 2000) });
+      return { message, expected: [], statuses: ['stored', 'undelivered'] };
+    }
+    if (kind < 0.1) {
+      const message = BroadcastMessage.createMultiChannelMessage(['x', 'z'], payload, { persistent: false });
+      return { message, expected: [], statuses: ['routed', 'undelivered'] };
+    }
+    return { ...this.#reliable(payload, kind < 0.2 ? { ttl: 600_000 } : {}), statuses: ['delivered', 'stored'] };
+  }
+
+  #reliable(payload: Payload, options: MessageOptions): { message: BroadcastMessage; expected: string[] } {
     const some = (all: readonly string[]): string[] => all.filter(() => this.#random() < 0.5);
     const one = (all: readonly string[]): string => all[Math.floor(this.#random() * all.length)] as string;
     const subscribers = (channels: readonly string[]): string[] =>
@@ -151,22 +173,25 @@ export class Traffic {
     const kind = this.#random();
     if (kind < 0.5) {
       const channel = one(CHANNELS);
-      return { message: BroadcastMessage.createChannelMessage(channel, payload), expected: subscribers([channel]) };
+      return {
+        message: BroadcastMessage.createChannelMessage(channel, payload, options),
+        expected: subscribers([channel]),
+      };
     }
     if (kind < 0.75) {
       const name = one(NAMES);
-      return { message: BroadcastMessage.createClientMessage(name, payload), expected: [`${name}/`] };
+      return { message: BroadcastMessage.createClientMessage(name, payload, options), expected: [`${name}/`] };
     }
     if (kind < 0.9) {
       const channels = [one(CHANNELS), ...some(CHANNELS)].filter((channel, i, all) => all.indexOf(channel) === i);
       return {
-        message: BroadcastMessage.createMultiChannelMessage(channels, payload),
+        message: BroadcastMessage.createMultiChannelMessage(channels, payload, options),
         expected: subscribers(channels),
       };
     }
     const [name, channel] = [one(NAMES), one(CHANNELS)];
     return {
-      message: BroadcastMessage.create(name, channel, payload),
+      message: BroadcastMessage.create(name, channel, payload, options),
       expected: [`${name}/`, ...subscribers([channel])],
     };
   }
@@ -190,12 +215,17 @@ export class Traffic {
 
   #check(): void {
     const wrong = this.#failures;
-    for (const { payload, receipt } of this.#sent) {
-      if (receipt === undefined) wrong.push(`no receipt for ${payload.sender}:${String(payload.n)}`);
+    for (const { payload, statuses, followed, receipt } of this.#sent) {
+      if (receipt === undefined)
+        wrong.push(
+          `no receipt for ${payload.sender}:${String(payload.n)}: ${statuses.join(' or ')}${followed ? ', in the end' : ''}`,
+        );
       else if (receipt instanceof Error)
         wrong.push(`${payload.sender}:${String(payload.n)} was rejected: ${receipt.message}`);
-      else if (receipt.status !== 'delivered' && receipt.status !== 'stored')
-        wrong.push(`${payload.sender}:${String(payload.n)} is ${receipt.status}`);
+      else if (!statuses.includes(receipt.status) || (followed && receipt.status === 'stored'))
+        wrong.push(
+          `${payload.sender}:${String(payload.n)} is ${receipt.status}, not ${statuses.join(' or ')}${followed ? ', in the end' : ''}`,
+        );
     }
     for (const key of this.#unhandled()) wrong.push(`lost: ${key}`);
     for (const receiver of this.#receivers) this.#checkReceiver(receiver);
@@ -213,7 +243,9 @@ export class Traffic {
     // No order is promised across the instances of a name, and one that was replaced may have been lost before it was closed.
     if (name !== 'alone') return;
     const last = new Map<string, number>();
+    const unordered = new Set(this.#sent.filter(({ statuses }) => statuses.includes('routed')).map(keyOfSent));
     for (const { payload, subscription } of started) {
+      if (unordered.has(keyOfSent({ payload }))) continue;
       const key = `${payload.sender}/${subscription}`;
       const before = last.get(key) ?? 0;
       if (payload.n < before)
@@ -244,6 +276,10 @@ export class Traffic {
     const clients = [...this.#receivers.map(({ client }) => client), ...this.#senders.values()];
     await Promise.all(clients.map(client => client.close({ timeout: 200 })));
   }
+}
+
+function keyOfSent({ payload }: { payload: Payload }): string {
+  return `${payload.sender}:${String(payload.n)}`;
 }
 
 function keyOf(name: string, { payload, subscription }: Handled): string {
