@@ -317,6 +317,8 @@ function takeFetched(ctx: Context, queue: Queue, runs: readonly StoredRun[]): bo
       delivery.attempts = run.attempts;
       delivery.revival = revivalOf(run.note);
       delivery.redelivered = run.attempts > 0 || delivery.handle < queue.redeliverBelow || queue.doubtful > 0;
+      // In doubt it stays, also when it is read again.
+      if (queue.doubtful > 0) queue.redeliverBelow = Math.max(queue.redeliverBelow, delivery.handle + part.count);
       queue.doubtful = Math.max(0, queue.doubtful - part.count);
       queue.fetched.push(delivery);
     }
