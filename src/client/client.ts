@@ -122,6 +122,7 @@ export class BroadcastTcpClient extends BroadcastClient {
       fail: frame => this.#connector.send(frames.encodeFail(frame)),
       reject: frame => this.#connector.send(frames.encodeReject(frame)),
       release: ranges => this.#connector.send(frames.encodeRanges(FRAME.RELEASE, ranges)),
+      logger: this.#config.logger,
     });
   }
 
@@ -202,7 +203,7 @@ export class BroadcastTcpClient extends BroadcastClient {
     this.#store = welcome.store;
     if (!isSameStore) this.#forgetStore();
     this.#incoming.renew();
-    this.#deliveries.renew(isSameStore, this.#subscriptions.all());
+    this.#deliveries.renew(isSameStore, this.#subscriptions.all(), limits);
     this.#requests.online();
     this.#subscriptions.online();
     this.#sendRanges(FRAME.TRACK, this.#outbox.trackedPositions());

@@ -7,11 +7,13 @@
  */
 import type { Batch } from '../batch.js';
 import type { Clock } from '../clock.js';
+import type { Logger } from '../logger.js';
 import type { DeliveryFrame, Fail, RejectFrame } from '../protocol/frames.js';
 import { RangeSet } from '../range-set.js';
 import { ReceivedBatch } from '../received.js';
 import { Intake, type IntakeInput, type IntakeOwner, type Memory, type Waiting } from './intake.js';
 import type { Runner } from './runner.js';
+import { TransientRoom, type WindowLimits } from './transient-room.js';
 import type { Place, Rest, Work } from './work.js';
 
 /** So many deliveries are acknowledged before the turn has ended: it reads megabytes when they wait in the socket. */
@@ -28,6 +30,7 @@ export interface DeliveryHost {
   fail(frame: Fail): void;
   reject(frame: RejectFrame): void;
   release(ranges: readonly { first: number; count: number }[]): void;
+  readonly logger: Logger;
 }
 
 /** A delivery as it came, for each subscription that it is for. */
@@ -39,6 +42,7 @@ export class Deliveries implements IntakeOwner {
   #epoch = 0;
   #next = 1;
   #acks = new RangeSet();
+  readonly #transient: TransientRoom;
   /** Deliveries that have ended since acknowledgements left. */
   #unacknowledged = 0;
   /** Those that wait for RETRY, by number and channel, in the order of their FAILs. */
@@ -46,6 +50,7 @@ export class Deliveries implements IntakeOwner {
 
   constructor(host: DeliveryHost) {
     this.#host = host;
+    this.#transient = new TransientRoom(host.clock, host.logger);
   }
 
   /** Counts the connections: a place of an earlier one means nothing any more. */
@@ -61,7 +66,8 @@ export class Deliveries implements IntakeOwner {
    * A new connection: numbers start again. `remembers`: the server is one that has what it delivered before and sends it
    * again; otherwise (a server in memory that was restarted) what is here is all that there is, and goes on.
    */
-  renew(remembers: boolean, runners: Iterable<Runner>): void {
+  renew(remembers: boolean, runners: Iterable<Runner>, limits: WindowLimits): void {
+    this.#transient.adopt(limits);
     this.#epoch++;
     this.#next = 1;
     this.#acks = new RangeSet();
@@ -97,11 +103,17 @@ export class Deliveries implements IntakeOwner {
       const missing = channels.filter(channel => !handles(channel));
       for (const channel of missing) this.#declineAll(channel, number, count, note?.attempt ?? 1);
     }
+    if (number === 0 && !this.#transient.admits(batch)) return;
     const several = envelope.channels.length + envelope.clients.length > 1;
     const shared = live.length > 1 ? { left: new Uint16Array(count).fill(live.length) } : undefined;
     const arrival: Arrival = { batch, messages: new ReceivedBatch(batch), note, number, shared };
     for (const channel of live)
       this.#admit(arrival, channel, this.#memoryOf(batch, note, several ? channel : undefined));
+  }
+
+  /** An intake of messages that are not persistent has begun, or all of its messages have ended. */
+  transient(messages: number, bytes: number): void {
+    this.#transient.count(messages, bytes);
   }
 
   /** The handler was taken away while these were on their way: they wait apart. */

@@ -35,6 +35,8 @@ export interface IntakeOwner {
   fail(waiting: Waiting, place: Place, attempt: number, reason: string): boolean;
   /** False when the connection is gone that could be told. */
   reject(channel: string, place: Place, kind: RejectFrame['kind'], attempts: number, reason: string): boolean;
+  /** Messages that are not persistent wait for their handlers, or, below nothing, do no longer. */
+  transient(messages: number, bytes: number): void;
   /** A message goes back, uncharged. */
   release(channel: string, place: Place, attempt: number): void;
 }
@@ -93,6 +95,7 @@ export class Intake implements Work {
     this.#open = end - from;
     const { ttl } = batch.envelope;
     this.#expiresAt = ttl === undefined ? Infinity : owner.clock.monotonic() + ttl;
+    if (!this.isPersistent) owner.transient(batch.count, batch.items.length);
     if (runners > 1) this.#left = new Uint16Array(batch.count).fill(runners);
   }
 
@@ -194,7 +197,9 @@ export class Intake implements Work {
 
   #close(): void {
     this.#open--;
-    if (this.#open === 0) this.#input.memory.open.delete(this);
+    if (this.#open > 0) return;
+    this.#input.memory.open.delete(this);
+    if (!this.isPersistent) this.#owner.transient(-this.#input.batch.count, -this.#input.batch.items.length);
   }
 
   fail(index: number, runner: WorkRunner, attempt: number, reason: string): boolean {

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
 import { startProxy } from '../helpers/proxy.js';
-import { connectedClient, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
+import { connectedClient, gate, Inbox, newClient, recordingLogger, startServer } from '../helpers/scene.js';
 
 describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
   it('refuses what a queue has no room for, by messages and by bytes', async () => {
@@ -192,5 +192,36 @@ describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
       target: { client: 'reader', channel: 'room' },
     });
     expect((await server.sessions()).map(({ name }) => name)).toEqual(['sender']);
+  });
+});
+
+describe('messages that are not persistent and wait for a handler', () => {
+  it('are bounded: the newest are lost, with a warning, and what is persistent still comes', async () => {
+    const { port } = await startServer('memory', { limits: { windowMessages: 4 } });
+    const sender = await connectedClient(port, 'sender');
+    const logger = recordingLogger();
+    const { promise, open } = gate();
+    const inbox = new Inbox();
+    const receiver = newClient(port, 'receiver', { logger, clock: new TestClock() });
+    receiver.onMessage('room', async message => {
+      inbox.push(message.data);
+      await promise;
+    });
+    const other = new Inbox();
+    receiver.onMessage('other', message => other.push(message.data));
+    await receiver.connect();
+    for (let n = 0; n < 100; n++) {
+      const message = BroadcastMessage.createChannelMessage('room', n, { persistent: false });
+      expect(await sender.sendMessage(message)).toMatchObject({ status: 'routed' });
+    }
+    sender.sendMessage(BroadcastMessage.createChannelMessage('room', 'safe'));
+    sender.sendMessage(BroadcastMessage.createChannelMessage('other', 'as well'));
+    expect(await other.reached(1)).toEqual(['as well']);
+    expect(logger.warnings).toEqual([expect.stringContaining('not persistent: 1 messages were dropped')]);
+    open();
+    expect(await inbox.reached(65)).toEqual([...Array(64).keys(), 'safe']);
+    // Room again.
+    sender.sendMessage(BroadcastMessage.createChannelMessage('room', 'later', { persistent: false }));
+    expect((await inbox.reached(66)).at(-1)).toBe('later');
   });
 });

@@ -5,6 +5,7 @@ import { Runner } from '../../src/client/runner.js';
 import type { Batch } from '../../src/batch.js';
 import { encodeBody } from '../../src/body/index.js';
 import { TestClock } from '../../src/testing/test-clock.js';
+import { defaultLogger } from '../../src/logger.js';
 import { gate } from '../helpers/scene.js';
 import { itemsOf } from '../protocol/frame-table.js';
 
@@ -52,11 +53,12 @@ it('a message that is being handled when its sender is withdrawn is not started 
     fail: nothing,
     reject: nothing,
     release: nothing,
+    logger: defaultLogger,
   });
-  deliveries.renew(true, []);
+  deliveries.renew(true, [], { windowMessages: 100, windowBytes: 1000 });
   deliveries.receive(batch, undefined);
   deliveries.forget(batch.sender.instance);
-  deliveries.renew(true, [runner]);
+  deliveries.renew(true, [runner], { windowMessages: 100, windowBytes: 1000 });
   deliveries.receive(batch, { redelivered: true, attempt: 1, subscriptions: undefined, revival: undefined });
   expect(started).toEqual(['once']);
   open();

@@ -1,6 +1,7 @@
 /** Acknowledgements of a turn that lasts long. */
 import { expect, it } from 'vitest';
 import { Deliveries } from '../../src/client/deliveries.js';
+import { defaultLogger } from '../../src/logger.js';
 import { TestClock } from '../../src/testing/test-clock.js';
 
 it('acknowledges within a turn that reads thousands of messages, and the rest at its end', () => {
@@ -14,6 +15,7 @@ it('acknowledges within a turn that reads thousands of messages, and the rest at
     fail: none,
     reject: none,
     release: none,
+    logger: defaultLogger,
   });
   for (let number = 1; number <= 2500; number++) {
     deliveries.ended({ epoch: deliveries.epoch, number, shared: undefined, index: 0 });
