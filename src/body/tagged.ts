@@ -129,7 +129,7 @@ const VIEWS = new Map<string, View>(
     BigUint64Array,
     DataView,
     (globalThis as { Float16Array?: View }).Float16Array,
-  ].flatMap(view => (view === undefined ? [] : [[view.name, view as View] as const])),
+  ].flatMap(view => (view === undefined ? [] : [[view.name, view] as const])),
 );
 
 const ERRORS: Readonly<Record<string, ErrorConstructor>> = {
