@@ -42,6 +42,8 @@ export class OutBatch {
   isSealed = false;
   /** Written to a connection, this one or an earlier one. */
   isWritten = false;
+  /** It was written to another run of the server, which may have delivered it. */
+  isDoubtful = false;
   /** Messages from the start that are settled, and the settled ones behind them. */
   prefix = 0;
   #later: Set<number> | undefined;

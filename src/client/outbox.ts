@@ -200,6 +200,8 @@ export class Outbox {
     this.#onWire = 0;
     this.#onWireBytes = 0;
     this.#announcedFloor = this.floor;
+    if (connection.known) return;
+    for (const batch of this.#batches) batch.isDoubtful ||= batch.isWritten;
   }
 
   offline(): void {
@@ -231,13 +233,13 @@ export class Outbox {
 
   #write(batch: OutBatch, connection: Known): void {
     const now = batch.expiresAt === Infinity ? 0 : this.#host.clock.monotonic();
-    if (batch.isWritten && !batch.envelope.persistent && !connection.known) {
+    if (batch.isDoubtful && !batch.envelope.persistent) {
       this.#end(batch, 'dropped', 1);
       return;
     }
     const { isWritten } = batch;
     const isWhole = !isWritten && batch.isUntouched && now < batch.expiresAt;
-    const whole = batch.asBatch(this.#host.identity, this.floor, now, isWritten && !connection.known);
+    const whole = batch.asBatch(this.#host.identity, this.floor, now, batch.isDoubtful);
     if (isWhole) this.#writePart(whole, connection);
     else {
       const isTaken = (position: number): boolean => isWritten && this.#taken.has(position);
