@@ -109,6 +109,7 @@ export function pump(ctx: Context, queue: Queue): void {
   for (;;) {
     // What waits for any instance of the name is older than what waits for one of them.
     if (queue.owner !== undefined && sessionQueueWaits(queue)) return;
+    if (queue.waiting && queue.session.arriving > 0) return;
     if (queue.fetched.size === 0 && queue.behind) {
       if (taker(ctx, queue) === undefined || !fetch(ctx, queue)) return;
       continue;
@@ -316,10 +317,7 @@ function takeFetched(ctx: Context, queue: Queue, runs: readonly StoredRun[]): bo
       const delivery = newDelivery(entry, [queue], 0, part.count, run.handle + part.offset);
       delivery.attempts = run.attempts;
       delivery.revival = revivalOf(run.note);
-      delivery.redelivered = run.attempts > 0 || delivery.handle < queue.redeliverBelow || queue.doubtful > 0;
-      // In doubt it stays, also when it is read again.
-      if (queue.doubtful > 0) queue.redeliverBelow = Math.max(queue.redeliverBelow, delivery.handle + part.count);
-      queue.doubtful = Math.max(0, queue.doubtful - part.count);
+      delivery.redelivered = run.attempts > 0 || delivery.handle < queue.redeliverBelow;
       queue.fetched.push(delivery);
     }
   }

@@ -88,7 +88,10 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   session.instances.set(instance.id, instance);
   ctx.instances.set(instance.id, instance);
   ctx.addresses.set(outlet.address, instance);
-  if (before === undefined || !session.doubtful) saveSession(ctx, session);
+  if (before === undefined) {
+    saveSession(ctx, session);
+    if (session.messages > 0) arrive(ctx, session);
+  }
   if (before === undefined && session.instances.size === 2) {
     for (const other of session.instances.values()) saveHandlers(ctx, other);
   }
@@ -102,6 +105,18 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   instance.restored = false;
   rerouteInstance(ctx, instance);
   return instance;
+}
+
+/** What waits for a name is delivered once the store knows for certain that it waits there, and that somebody is there to handle it. */
+function arrive(ctx: Context, session: Session): void {
+  session.arriving++;
+  ctx.engine.commit().then(
+    () => {
+      session.arriving--;
+      for (const instance of session.instances.values()) pumpInstance(ctx, instance);
+    },
+    () => undefined, // the engine has said so by `failed`
+  );
 }
 
 /** Goes on with an instance that has been welcomed: receipts, what was on its way when it was lost, and what waits. */
@@ -465,7 +480,6 @@ function joinQueue(ctx: Context, lane: Queue): void {
     join(ctx, lane, queue);
     rewind(queue, 0);
     queue.redeliverBelow = Math.max(queue.redeliverBelow, lane.redeliverBelow);
-    queue.doubtful += lane.doubtful;
   }
   for (let delivery = lane.live.shift(); delivery !== undefined; delivery = lane.live.shift()) {
     delivery.queues = [queue];
@@ -527,6 +541,7 @@ function takeBacklog(ctx: Context, session: Session, channel: string): void {
   session.messages += messages;
   session.bytes += bytes;
   rewind(queue, 0);
+  arrive(ctx, session);
 }
 
 /** The instance has no handler for the channel any longer; what comes waits for an instance that has. */
@@ -586,8 +601,7 @@ function endSubscription(ctx: Context, session: Session, channel: string, by: In
 /** Takes everything out of a queue that was there when it was called, and tells the senders. */
 async function emptyQueue(ctx: Context, queue: Queue, reason: FailureReason): Promise<void> {
   const { id } = queue;
-  // Nothing was appended since the start: then all that is there is older.
-  const bound = ctx.lastHandle === 0 ? Infinity : ctx.lastHandle;
+  const bound = ctx.lastHandle;
   let from = 0;
   for (;;) {
     const runs = (await ctx.engine.read(id, from, 4096, 1024 * 1024)).filter(run => run.handle <= bound);

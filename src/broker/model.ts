@@ -93,10 +93,8 @@ export class Queue {
   arrivals = 0;
   /** Engine time at which what it holds in memory is looked at next. */
   expiresNext = Infinity;
-  /** Messages below this handle were delivered before. */
+  /** Messages below this handle may have been delivered before. */
   redeliverBelow = 0;
-  /** So many of the next messages may have been delivered before the server was killed. */
-  doubtful = 0;
   /** Of a session: handles that one instance has handled while another may still wait for them; while it has several. */
   handled: RangeSet | undefined;
   /** Read from the engine, and only for other instances than the ones that are here: they sent them. */
@@ -188,8 +186,10 @@ export class Instance {
 export class Session {
   readonly name: string;
   generated: boolean;
-  /** Some of what waits may have been delivered before; as it was saved last. */
-  doubtful = false;
+  /** What waits below this handle may have been delivered by an earlier run of the server. */
+  doubtBelow = 0;
+  /** Commits that are waited for: what is stored is not delivered before, or it would come again unmarked after a crash. */
+  arriving = 0;
   /** The name's subscriptions, and when an instance last declared them (engine time). */
   readonly subscriptions = new Map<string, number>();
   readonly instances = new Map<string, Instance>();

@@ -38,8 +38,8 @@ export interface SavedSession {
   readonly lastSeen: number;
   /** An instance was there: if the server was killed then, it may have been there until the end. */
   readonly occupied: boolean;
-  /** Some of what waits may have been delivered before. */
-  readonly doubtful: boolean;
+  /** What waits below this handle may have been delivered before; of an occupied one that is true of everything. */
+  readonly doubtBelow: number;
   /** Ids of its instances, and where known the processes they run in. */
   readonly processes: readonly (readonly [instance: string, process: string])[];
 }
@@ -51,8 +51,9 @@ export function saveSession(ctx: Context, session: Session): void {
   for (const instance of instances.values())
     if (instance.process !== '') processes.push([instance.id, instance.process]);
   const occupied = instances.size > 0;
-  session.doubtful = occupied || (session.doubtful && session.messages > 0);
-  const saved: SavedSession = { generated, lastSeen, occupied, doubtful: session.doubtful, processes };
+  for (const queue of session.queues.values()) session.doubtBelow = Math.max(session.doubtBelow, queue.redeliverBelow);
+  if (session.messages === 0) session.doubtBelow = 0;
+  const saved: SavedSession = { generated, lastSeen, occupied, doubtBelow: session.doubtBelow, processes };
   ctx.engine.put(`s/${name}`, JSON.stringify(saved));
 }
 

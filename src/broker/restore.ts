@@ -9,6 +9,7 @@ import { addSubscriber, declare, newSession, sessionQueue, type SavedSession } f
 import { announce, flushSender, senderOf } from './senders.js';
 
 export function restore(ctx: Context, state: EngineState): void {
+  ctx.lastHandle = state.nextHandle - 1;
   const processes = new Map<string, string>();
   const occupied = new Set<Session>();
   const handled: Handled = new Map();
@@ -63,7 +64,8 @@ function restoreSession(
 ): void {
   const session = sessionFor(ctx, name);
   session.generated = saved.generated;
-  session.doubtful = saved.doubtful;
+  // What an instance that was there had been sent is not known, nor which acknowledgements were still to be written.
+  session.doubtBelow = saved.occupied ? ctx.lastHandle + 1 : saved.doubtBelow;
   if (saved.occupied) occupied.add(session);
   // Until when it was there is not known: until just now, in favour of what waits for it.
   session.lastSeen = saved.occupied ? ctx.engine.time() : saved.lastSeen;
@@ -141,6 +143,5 @@ function wait(ctx: Context, session: Session, queue: Queue, messages: number, by
   session.messages += messages;
   session.bytes += bytes;
   rewind(queue, 0);
-  // What was on its way when the server ended is not known, but it is no more than a window.
-  queue.doubtful = session.doubtful ? ctx.limits.windowMessages : 0;
+  queue.redeliverBelow = session.doubtBelow;
 }

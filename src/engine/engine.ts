@@ -106,6 +106,8 @@ export interface EngineState {
   readonly storeId: string;
   /** Engine time now. */
   readonly time: number;
+  /** Everything that is stored has a lower handle, and whatever this server appends a handle that is not lower. */
+  readonly nextHandle: number;
   /** The pairs of `put`. */
   readonly entries: ReadonlyMap<string, string>;
   /** Queues that are not empty. */

@@ -1,6 +1,7 @@
 /** Promises of docs/guarantees.md that no other file proves: time, generated names, order of handlers, the death of a process, forgetting. */
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { memoryEngine } from '../../src/engine/index.js';
 import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
 import { startProxy } from '../helpers/proxy.js';
@@ -170,6 +171,99 @@ describe('the death of the server', () => {
     await next.connect();
     expect(await inbox.reached(1)).toEqual([[1, true]]);
     open();
+  });
+});
+
+describe('what waits when the server is killed', () => {
+  const send = (n: number) => BroadcastMessage.createClientMessage('pool', n);
+
+  it('is marked whole if somebody was there to handle it: several windows of it may have been', async () => {
+    const dataDir = join(await temporaryFolder(), 'data');
+    const config = { port: 0, dataDir, limits: { windowMessages: 2 } };
+    const first = new Role('server', config);
+    const port = (await first.saw('listening'))['port'] as number;
+    const proxy = await startProxy(port);
+    const sender = await connectedClient(port, 'sender');
+    for (let n = 1; n <= 5; n++) await sender.sendMessage(send(n));
+    const { promise, open } = gate();
+    const started = new Inbox();
+    for (let i = 0; i < 2; i++) {
+      const one = newClient(proxy.port, 'pool');
+      one.onMessage(
+        ({ data }) => {
+          started.push(data);
+          return promise;
+        },
+        { concurrency: 2 },
+      );
+      await one.connect();
+    }
+    expect((await started.reached(4)).sort()).toEqual([1, 2, 3, 4]);
+    proxy.isRefusing = true;
+    await first.kill();
+    await new Role('server', { ...config, port }).saw('listening');
+    await sender.sendMessage(send(6));
+    const inbox = new Inbox();
+    const next = newClient(port, 'pool');
+    next.onMessage(({ data }, { redelivered }) => inbox.push([data, redelivered]));
+    await next.connect();
+    expect(await inbox.reached(6)).toEqual([...[1, 2, 3, 4, 5].map(n => [n, true]), [6, false]]);
+    open();
+  });
+
+  it('is marked only as far as it was there when somebody was', async () => {
+    const dataDir = join(await temporaryFolder(), 'data');
+    const first = new Role('server', { port: 0, dataDir });
+    const port = (await first.saw('listening'))['port'] as number;
+    const { promise, open } = gate();
+    const started = new Inbox();
+    const reader = newClient(port, 'pool');
+    reader.onMessage(({ data }) => {
+      started.push(data);
+      return promise;
+    });
+    await reader.connect();
+    const sender = await connectedClient(port, 'sender');
+    await Promise.all([1, 2, 3].map(n => sender.sendMessage(send(n))));
+    await started.reached(1);
+    const left = reader.close();
+    open();
+    await left;
+    await sender.sendMessage(send(4));
+    await first.kill();
+    await new Role('server', { port, dataDir }).saw('listening');
+    const inbox = new Inbox();
+    const next = newClient(port, 'pool');
+    next.onMessage(({ data }, { redelivered }) => inbox.push([data, redelivered]));
+    await next.connect();
+    expect(await inbox.reached(3)).toEqual([
+      [2, true],
+      [3, true],
+      [4, false],
+    ]);
+  });
+
+  it('is delivered only when it is durable that somebody is there', async () => {
+    const engine = memoryEngine();
+    const { port } = await startServer('memory', { engine });
+    const sender = await connectedClient(port, 'sender');
+    await sender.sendMessage(send(1));
+    const { promise: durable, open } = gate();
+    const { commit } = engine;
+    engine.commit = () => durable.then(() => commit.call(engine));
+    const inbox = new Inbox();
+    const reader = newClient(port, 'pool');
+    reader.onMessage(({ data }) => inbox.push(data));
+    const online = reader.connect();
+    while (
+      (await sender.sendMessage(BroadcastMessage.createClientMessage('pool', 'now', { persistent: false }))).status !==
+      'routed'
+    );
+    await inbox.reached(1);
+    expect(inbox.items).toEqual(['now']);
+    open();
+    await online;
+    expect(await inbox.reached(2)).toEqual(['now', 1]);
   });
 });
 

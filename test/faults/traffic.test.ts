@@ -57,7 +57,7 @@ describe.each(SEEDS)(
         await role.kill();
         role = await start(port);
       };
-      const wrong = await new Traffic(proxies, { seed, messages: 2000, failing: 0.03, fault }).run();
+      const wrong = await new Traffic(proxies, { seed, messages: 2000, failing: 0.03, followed: 0.3, fault }).run();
       expect(wrong).toEqual([]);
     });
   },

@@ -61,6 +61,11 @@ export const durableCases: readonly ConformanceCase[] = [
     await again();
     assert.equal(bench.state.storeId, state.storeId);
     assert.deepEqual(bench.state.damage, []);
+    const { nextHandle } = bench.state;
+    for (const id of ['q', 'r', 'rich'])
+      for (const run of await bench.all(id)) assert.ok(run.handle + run.batch.count <= nextHandle);
+    assert.ok((bench.engine.append([appendTo(['later'], ['z'], { first: 7 })])[0] as number) >= nextHandle);
+    bench.engine.drop('later');
     await bench.isIn('q', ['b', 'd']);
     await bench.isIn('r', ['a', 'b', 'c']);
     await bench.isIn('dead', ['c']);

@@ -20,6 +20,7 @@ export const liveCases: readonly ConformanceCase[] = [
 
   caseOf('opens empty, with an id of the store', async ({ state, engine }) => {
     assert.match(state.storeId, /^[\x21-\x7e]{1,64}$/);
+    assert.ok(state.nextHandle >= 1);
     assert.equal(state.entries.size, 0);
     assert.deepEqual([...state.queues, ...state.senders, ...state.tracked, ...state.expiring, ...state.damage], []);
     assert.deepEqual([...engine.queues('')], []);
@@ -44,7 +45,7 @@ export const liveCases: readonly ConformanceCase[] = [
       number,
       number,
     ];
-    assert.ok(one >= 1);
+    assert.ok(one >= bench.state.nextHandle);
     assert.equal(two, one + 3);
     const [three] = engine.append([appendTo(['q'], ['d'], { first: 11 })]) as [number];
     assert.equal(three, two + 1);

@@ -31,5 +31,15 @@ export function describe(storeId: string, store: DiskStore, damage: readonly str
     taken: [...taken.ranges()],
   }));
   const entries = new Map([...state.entries].map(([key, { value }]) => [key, value]));
-  return { storeId, time: store.time(), entries, queues, expiring, senders, tracked: [...tracked.values()], damage };
+  return {
+    storeId,
+    time: store.time(),
+    nextHandle: state.nextHandle,
+    entries,
+    queues,
+    expiring,
+    senders,
+    tracked: [...tracked.values()],
+    damage,
+  };
 }

@@ -43,6 +43,7 @@ class MemoryEngine implements Engine {
     return Promise.resolve({
       storeId: randomBytes(16).toString('hex'),
       time: this.time(),
+      nextHandle: this.#nextHandle,
       entries: new Map(),
       queues: [],
       expiring: [],
