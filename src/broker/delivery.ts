@@ -265,10 +265,9 @@ export function account(instance: Instance, delivery: Delivery, messages: number
 /** Reads on from the engine; false when that takes a while or brought nothing to send yet. */
 function fetch(ctx: Context, queue: Queue): boolean {
   if (queue.reading) return false;
-  const asked = queue.cursor;
   let answer: readonly StoredRun[] | Promise<readonly StoredRun[]>;
   try {
-    answer = ctx.engine.read(queue.id, asked, FETCH_MESSAGES, FETCH_BYTES);
+    answer = ctx.engine.read(queue.id, queue.cursor, FETCH_MESSAGES, FETCH_BYTES);
   } catch (error) {
     readAgainLater(ctx, queue, error);
     return false;
@@ -276,14 +275,14 @@ function fetch(ctx: Context, queue: Queue): boolean {
   if (!(answer instanceof Promise)) return takeFetched(ctx, queue, answer);
   queue.reading = true;
   const { lastHandle } = ctx;
-  const { arrivals } = queue;
+  const { arrivals, rewinds } = queue;
   answer.then(
     runs => {
       queue.reading = false;
-      // The cursor was set back meanwhile (a lost instance gave something back): what came is read again in its place.
-      // And what was stored meanwhile may have come too late for an answer with nothing in it.
+      // What has come back to the queue meanwhile may be missing from the answer: it is read again. And what was stored
+      // meanwhile may have come too late for an answer with nothing in it.
       const isLate = runs.length === 0 && (ctx.lastHandle !== lastHandle || queue.arrivals !== arrivals);
-      if (queue.cursor === asked && !isLate) takeFetched(ctx, queue, runs);
+      if (queue.rewinds === rewinds && !isLate) takeFetched(ctx, queue, runs);
       pump(ctx, queue);
       if (!queue.waiting) pumpLanes(ctx, queue);
     },
@@ -425,7 +424,15 @@ export function rewind(queue: Queue, handle: number): void {
   queue.fetched.clear();
   queue.aside = [];
   queue.cursor = Math.min(next, handle);
+  queue.rewinds++;
   queue.behind = true;
+}
+
+/** Nothing is read from the queue any longer. */
+export function stopReading(queue: Queue): void {
+  queue.fetched.clear();
+  queue.rewinds++;
+  queue.behind = false;
 }
 
 /** Everything in flight at an instance that is no longer connected, oldest first; its window is free again. */

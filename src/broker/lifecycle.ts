@@ -15,7 +15,7 @@ import { queueIds, type Context } from './context.js';
 import { withdraw } from './losses.js';
 import { deadLetter } from './dead-letters.js';
 import { charge } from './acknowledgements.js';
-import { newDelivery, openHandles, pump, pumpInstance, rewind, send, takeInFlight } from './delivery.js';
+import { newDelivery, openHandles, pump, pumpInstance, rewind, send, stopReading, takeInFlight } from './delivery.js';
 import {
   Instance,
   SELF,
@@ -473,8 +473,7 @@ function joinQueue(ctx: Context, lane: Queue): void {
   const { session } = lane;
   const queue = sessionQueue(session, lane.subscription);
   for (const { first, count } of queue.handled?.ranges() ?? []) dropHandled(ctx, lane, first, count);
-  lane.fetched.clear();
-  lane.behind = false;
+  stopReading(lane);
   if (ctx.engine.usage(lane.id).messages > 0) {
     // What waited for several instances of the name waits once from here on.
     join(ctx, lane, queue);
@@ -591,10 +590,7 @@ function endSubscription(ctx: Context, session: Session, channel: string, by: In
   }
   removeSubscriber(ctx, session, channel);
   const queue = session.queues.get(channel);
-  if (queue !== undefined) {
-    queue.fetched.clear();
-    queue.behind = false;
-  }
+  if (queue !== undefined) stopReading(queue);
   ctx.events.unsubscribed(by, channel);
 }
 
@@ -635,8 +631,7 @@ export async function endSession(ctx: Context, session: Session, reason: 'sessio
   if (session.instances.size === 0) ctx.sessions.delete(name);
   ctx.engine.put(`s/${name}`, null);
   for (const queue of [...session.queues.values()]) {
-    queue.fetched.clear();
-    queue.behind = false;
+    stopReading(queue);
     await emptyQueue(ctx, queue, reason);
   }
   if (ctx.stopped) return;

@@ -89,6 +89,8 @@ export class Queue {
   cursor = 0;
   /** A read is under way. */
   reading = false;
+  /** How often the cursor was set back: the answer to a read from before may lack what has come to the queue since. */
+  rewinds = 0;
   /** How often the engine has said that something came from another server. */
   arrivals = 0;
   /** Engine time at which what it holds in memory is looked at next. */

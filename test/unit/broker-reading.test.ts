@@ -1,7 +1,13 @@
 /** What the broker makes of an engine that cannot give back what it was given. */
 import { describe, expect, it } from 'vitest';
 import { diskEngine, memoryEngine, type Engine } from '../../src/engine/index.js';
-import { BroadcastMessage, type DeliveryFailure, type Receipt } from '../../src/index.js';
+import {
+  BroadcastMessage,
+  BroadcastReject,
+  type DeadLetter,
+  type DeliveryFailure,
+  type Receipt,
+} from '../../src/index.js';
 import { connectedClient, Inbox, newClient, recordingLogger, startServer } from '../helpers/scene.js';
 import { SimulatedDisk, type Inode } from '../helpers/simulated-files.js';
 
@@ -115,5 +121,41 @@ describe('a read that fails', () => {
     await held.reached(3);
     held.items[2]?.();
     expect(await inbox.reached(2)).toEqual([1, 2]);
+  });
+
+  it('without what has come back to the queue meanwhile is made again', async () => {
+    const memory = memoryEngine();
+    const held = new Inbox<() => void>();
+    let slow = false;
+    const read: Engine['read'] = (...args) => {
+      const answer = memory.read(...args);
+      if (!slow || !args[0].startsWith('q/away')) return answer;
+      return new Promise(resolve => held.push(() => resolve(answer)));
+    };
+    const { port, server } = await startServer('memory', { engine: wrapped(memory, { read }) });
+    const sender = await connectedClient(port, 'sender');
+    const send = (n: number) =>
+      sender.sendMessage(BroadcastMessage.createClientMessage('away', n), { until: 'delivered' });
+    const first = newClient(port, 'away');
+    first.onMessage(() => {
+      throw new BroadcastReject('not yet');
+    });
+    await first.connect();
+    await Promise.all([send(1), send(2)]);
+    await first.close();
+    await sender.sendMessage(BroadcastMessage.createClientMessage('away', 3));
+    const letters = server.deadLetters('away');
+    const [one, two] = await letters.list();
+    await letters.retry((one as DeadLetter).id);
+    slow = true;
+    const inbox = new Inbox();
+    const away = newClient(port, 'away');
+    away.onMessage(message => inbox.push(message.data));
+    await away.connect();
+    await held.reached(1);
+    await letters.retry((two as DeadLetter).id);
+    slow = false;
+    held.items[0]?.();
+    expect(await inbox.reached(3)).toEqual([1, 2, 3]);
   });
 });
