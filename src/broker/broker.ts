@@ -8,27 +8,18 @@ import { acknowledge, failAttempt, rejectDelivery, release, type Rejection } fro
 import { pump, rewind } from './delivery.js';
 import { disarm } from './alarms.js';
 import { ring } from './expiry.js';
-import {
-  attach,
-  detach,
-  died,
-  endSession,
-  noted,
-  resume,
-  subscribe,
-  sweep,
-  track,
-  unhandle,
-  unsubscribe,
-} from './lifecycle.js';
+import { attach, detach, died, resume } from './instances.js';
 import { damaged } from './losses.js';
 import { Instance, Session, type Entry } from './model.js';
 import type { DetachReason, HandlerDeclaration, InstanceHello, Outlet, Range } from './ports.js';
 import { sessionQueue } from './registry.js';
 import { restore } from './restore.js';
 import { publish } from './routing.js';
-import { raiseFloor, senderOf } from './senders.js';
+import { noted, raiseFloor, senderOf } from './senders.js';
+import { endSession, sweep } from './sessions.js';
 import { storeEntries } from './store.js';
+import { subscribe, unhandle, unsubscribe } from './subscriptions.js';
+import { answerTrack } from './tracking.js';
 
 /** How often sessions are looked at that nobody has come back to. */
 const MAX_SWEEP_INTERVAL = 60_000;
@@ -159,7 +150,7 @@ export class Broker {
   }
 
   track(instance: Instance, ranges: readonly Range[]): void {
-    track(this.#ctx, instance, ranges);
+    answerTrack(this.#ctx, instance, ranges);
   }
 
   noted(instance: Instance, ranges: readonly Range[]): void {

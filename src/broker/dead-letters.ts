@@ -8,7 +8,8 @@ import { queueIds, type Context } from './context.js';
 import { SELF, targetOf, type Queue, type Session } from './model.js';
 import { sessionQueue } from './registry.js';
 import { reportFailure } from './senders.js';
-import { settleTracked, shrink } from './store.js';
+import { shrink } from './store.js';
+import { settleTracked } from './tracking.js';
 
 interface Doomed {
   /** Handle of the message in the queue. */

@@ -9,10 +9,20 @@ import { bytesOf, sliceBatch, type Batch } from '../batch.js';
 import type { StoredRun } from '../engine/engine.js';
 import { queueIds, type Context } from './context.js';
 import { revivalOf } from './dead-letters.js';
-import { SELF, targetOf, type Delivery, type Entry, type Handler, type Instance, type Queue } from './model.js';
+import {
+  SELF,
+  targetOf,
+  type Delivery,
+  type Entry,
+  type Handler,
+  type Instance,
+  type Queue,
+  type Session,
+} from './model.js';
+import { notInFlight } from './parts.js';
 import type { DeliveryNote } from './ports.js';
 import { reportFailure } from './senders.js';
-import { finish, leave, openParts, shrink } from './store.js';
+import { finish, leave, shrink } from './store.js';
 
 /** What one read from the engine brings at most. */
 const FETCH_MESSAGES = 4096;
@@ -142,6 +152,18 @@ export function pump(ctx: Context, queue: Queue): void {
       send(ctx, to.instance, part);
     }
   }
+}
+
+/** What waits for a name is delivered once the store knows for certain that it waits there, and that somebody is there to handle it. */
+export function holdUntilDurable(ctx: Context, session: Session): void {
+  session.arriving++;
+  ctx.engine.commit().then(
+    () => {
+      session.arriving--;
+      for (const instance of session.instances.values()) pumpInstance(ctx, instance);
+    },
+    () => undefined, // the engine has said so by `failed`
+  );
 }
 
 /** An instance never receives its own channel messages and broadcasts. */
@@ -341,32 +363,6 @@ export function storedEntry(ctx: Context, run: StoredRun, part: { offset: number
   };
 }
 
-/** The parts of a run that are not on their way from this queue already. */
-function notInFlight(queue: Queue, run: StoredRun): { offset: number; count: number }[] {
-  let parts = [{ offset: 0, count: run.batch.count }];
-  for (const delivery of queue.inflight) {
-    const { handle, count } = delivery;
-    if (handle === 0 || handle >= run.handle + run.batch.count || handle + count <= run.handle) continue;
-    for (const busy of openHandles(delivery, queue)) {
-      parts = parts.flatMap(part => subtract(part, busy.handle - run.handle, busy.count));
-    }
-  }
-  return parts;
-}
-
-function subtract(
-  part: { offset: number; count: number },
-  offset: number,
-  count: number,
-): { offset: number; count: number }[] {
-  const end = part.offset + part.count;
-  const rest = [
-    { offset: part.offset, count: Math.min(end, offset) - part.offset },
-    { offset: Math.max(part.offset, offset + count), count: end - Math.max(part.offset, offset + count) },
-  ];
-  return rest.filter(piece => piece.count > 0);
-}
-
 /** The session's queue has run empty: its instances' own lanes go on. */
 function pumpLanes(ctx: Context, queue: Queue): void {
   for (const instance of queue.session.instances.values()) {
@@ -447,16 +443,4 @@ export function takeInFlight(instance: Instance): Delivery[] {
     handler.bytes = 0;
   }
   return deliveries;
-}
-
-/** The open parts of a stored delivery by handle, without what one of its queues has no longer. */
-export function openHandles(delivery: Delivery, queue?: Queue): { handle: number; count: number }[] {
-  const { refused, handle, offset } = delivery;
-  let parts = openParts(delivery);
-  if (queue !== undefined && refused !== undefined) {
-    for (const [index, refusals] of refused) {
-      if (refusals.has(queue)) parts = parts.flatMap(part => subtract(part, offset + index, 1));
-    }
-  }
-  return parts.map(part => ({ handle: handle + part.offset - offset, count: part.count }));
 }

@@ -6,7 +6,7 @@ import { queueIds, type Context } from './context.js';
 import { expire, isExpired, newDelivery, pump, rewind, storedEntry } from './delivery.js';
 import type { Delivery, Expiring, Queue } from './model.js';
 import { reportFailure } from './senders.js';
-import { settleTracked } from './store.js';
+import { settleTracked } from './tracking.js';
 
 /** In flight when its time was over: looked at again after so many milliseconds, for it may be given back. */
 const LOOK_AGAIN = 1000;

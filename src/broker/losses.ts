@@ -5,7 +5,8 @@ import { rewind } from './delivery.js';
 import { queueById } from './expiry.js';
 import { targetOf, type Queue } from './model.js';
 import { notify } from './senders.js';
-import { settleTracked, shrink } from './store.js';
+import { shrink } from './store.js';
+import { settleTracked } from './tracking.js';
 
 /**
  * Stored messages are no longer in a queue, whatever comes back of those that are on their way from it: they are not

@@ -3,7 +3,7 @@ import type { EngineState } from '../engine/engine.js';
 import type { Context } from './context.js';
 import { rewind } from './delivery.js';
 import { armExpiry } from './alarms.js';
-import { waitForRestored } from './lifecycle.js';
+import { waitForRestored } from './instances.js';
 import { Instance, type Queue, type Session } from './model.js';
 import { addSubscriber, declare, newSession, sessionQueue, type SavedSession } from './registry.js';
 import { announce, flushSender, senderOf } from './senders.js';

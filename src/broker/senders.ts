@@ -9,7 +9,7 @@ import { RangeSet } from '../range-set.js';
 import type { DeliveryFailure, FailureReason, Receipt } from '../receipts.js';
 import { queueIds, type Context } from './context.js';
 import type { Entry, Instance, Sender, Session } from './model.js';
-import type { FailureMessage, Outcome } from './ports.js';
+import type { FailureMessage, Outcome, Range } from './ports.js';
 
 /** The state of a sending instance, made when it is first seen. */
 export function senderOf(ctx: Context, instance: string, name: string | undefined): Sender {
@@ -315,4 +315,30 @@ const NOBODY = { instance: '0'.repeat(32), name: undefined };
 /** Reads a notice back. */
 export function readNotice({ envelope }: Batch): KeptNotice {
   return JSON.parse((envelope.headers as { notice: string }).notice) as KeptNotice;
+}
+
+/** Tells an instance of the notices that were kept for its name, but for those of another instance that is here. */
+export async function sendNotices(ctx: Context, instance: Instance): Promise<void> {
+  const id = queueIds.notices(instance.session.name);
+  const { outlet } = instance;
+  let from = 0;
+  for (;;) {
+    const runs = await ctx.engine.read(id, from, 1024, 1024 * 1024);
+    if (instance.outlet !== outlet || outlet === undefined) return;
+    if (runs.length === 0) break;
+    for (const run of runs) {
+      from = run.handle + run.batch.count;
+      const kept = readNotice(run.batch);
+      const isOthers =
+        kept.instance !== instance.id && instance.session.instances.get(kept.instance)?.outlet !== undefined;
+      if (!isOthers) outlet.failure(noticeFor(instance, kept, run.handle));
+    }
+  }
+}
+
+/** The application has had these notices. */
+export function noted(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
+  const id = queueIds.notices(instance.session.name);
+  for (const { first, count } of ranges) ctx.engine.ack(id, first, count);
+  if (ctx.engine.usage(id).messages === 0) instance.session.noticesWaiting = false;
 }

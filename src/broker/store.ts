@@ -9,16 +9,17 @@
  *                  │
  *                  └─ a recipient is away, makes no progress, or holds too much ──▶ appended ──commit──▶ receipt `stored`
  */
-import { bytesOf, idCounterAt } from '../batch.js';
+import { bytesOf } from '../batch.js';
 import type { AppendBatch } from '../engine/engine.js';
 import { BroadcastError } from '../errors.js';
-import { formatId } from '../message.js';
 import { armExpiry } from './alarms.js';
 import type { Context } from './context.js';
 import { RangeSet } from '../range-set.js';
-import type { Delivery, Entry, Queue, Sender, Tracked } from './model.js';
+import type { Entry, Queue, Sender } from './model.js';
 import { sessionQueue } from './registry.js';
-import { announce, settle } from './senders.js';
+import { openParts } from './parts.js';
+import { settle } from './senders.js';
+import { follow, settleTracked } from './tracking.js';
 
 /** A batch's share of a queue that must be stored without a delivery, because nobody is there to take it. */
 export interface AwayQueue {
@@ -95,20 +96,6 @@ function queuesOf(entry: Entry): AppendBatch['queues'][number][] {
   return shares;
 }
 
-/** The messages of a delivery that are not done, as parts of its entry's batch. */
-export function openParts(delivery: Delivery): { offset: number; count: number }[] {
-  const { offset, count, done, later } = delivery;
-  if (later === undefined || later.size === 0) return [{ offset: offset + done, count: count - done }];
-  const parts: { offset: number; count: number }[] = [];
-  for (let i = done; i < count; i++) {
-    if (later.has(i)) continue;
-    const last = parts[parts.length - 1];
-    if (last !== undefined && last.offset + last.count === offset + i) last.count++;
-    else parts.push({ offset: offset + i, count: 1 });
-  }
-  return parts;
-}
-
 function noteStored(ctx: Context, entry: Entry, handle: number, away: readonly AwayQueue[]): void {
   const { batch, sender } = entry;
   entry.handle = handle;
@@ -128,7 +115,7 @@ function noteStored(ctx: Context, entry: Entry, handle: number, away: readonly A
     }
   }
   if (sender !== undefined && !sender.stored) sender.stored = true;
-  if (batch.envelope.tracked && sender !== undefined) track(ctx, entry, sender, away);
+  if (batch.envelope.tracked && sender !== undefined) follow(ctx, entry, sender, away);
   ctx.uncommitted.push(entry);
   ctx.uncommittedBytes += batch.items.length;
 }
@@ -148,37 +135,6 @@ function noteAway({ target, count }: AwayQueue, { handle, batch }: Entry): void 
 function grow(queue: Queue, messages: number, bytes: number): void {
   queue.session.messages += messages;
   queue.session.bytes += bytes;
-}
-
-/** Remembers in how many queues each message of a tracked, stored entry waits. */
-function track(ctx: Context, entry: Entry, sender: Sender, away: readonly AwayQueue[]): void {
-  const { batch, failed } = entry;
-  const waiting = new Uint32Array(batch.count);
-  const recipients = new Uint32Array(batch.count);
-  for (const { count } of away) {
-    for (let i = 0; i < count; i++) {
-      waiting[i] = (waiting[i] as number) + 1;
-      recipients[i] = (recipients[i] as number) + 1;
-    }
-  }
-  for (const delivery of entry.deliveries) {
-    for (const { offset, count } of openParts(delivery)) {
-      for (let i = offset; i < offset + count; i++) {
-        waiting[i] = (waiting[i] as number) + delivery.queues.length;
-        recipients[i] = (recipients[i] as number) + 1;
-      }
-    }
-  }
-  for (let i = 0; i < batch.count; i++) {
-    if (waiting[i] === 0) continue;
-    ctx.tracked.set(entry.handle + i, {
-      sender: sender.instance,
-      position: batch.first + i,
-      id: formatId(batch.envelope.idPrefix, idCounterAt(batch, i)),
-      waiting: waiting[i] as number,
-      delivered: entry.recipients - (recipients[i] as number) - (failed?.[i] ?? 0),
-    });
-  }
 }
 
 /** Asks the engine for a commit at the end of the turn; when it has returned, the receipts are given. */
@@ -332,50 +288,6 @@ export function join(ctx: Context, from: Queue, to: Queue, handle?: number, coun
       if (one !== undefined) one.waiting--;
     }
   }
-}
-
-/** One recipient of tracked, stored messages is done with them. */
-export function settleTracked(ctx: Context, handle: number, count: number, ok: boolean): void {
-  for (let h = handle; h < handle + count; h++) {
-    const tracked = ctx.tracked.get(h);
-    if (tracked === undefined) continue;
-    tracked.waiting--;
-    if (ok) tracked.delivered++;
-    if (tracked.waiting > 0) continue;
-    ctx.tracked.delete(h);
-    const sender = ctx.senders.get(tracked.sender);
-    const status = tracked.delivered > 0 ? 'delivered' : 'undelivered';
-    if (sender !== undefined) {
-      announce(ctx, sender, { first: tracked.position, count: 1, status, durability: 'none', final: true });
-    }
-    if (status === 'undelivered' && sender?.left !== true) keepUndelivered(ctx, tracked);
-  }
-}
-
-/**
- * A final outcome that is not the expected one is kept as long as its sender may come back: that it was written to a
- * connection does not say that it was heard. As many as there may be notices; then the oldest goes.
- */
-function keepUndelivered(ctx: Context, { sender, position }: Tracked): void {
-  let positions = ctx.undelivered.get(sender);
-  if (positions === undefined) ctx.undelivered.set(sender, (positions = new Set()));
-  positions.add(position);
-  ctx.engine.put(outcomeKey(sender, position), 'undelivered');
-  if (positions.size <= ctx.limits.notices) return;
-  const [oldest] = positions;
-  positions.delete(oldest as number);
-  ctx.engine.put(outcomeKey(sender, oldest as number), null);
-}
-
-/** The sender will not come back. */
-export function forgetUndelivered(ctx: Context, sender: string): void {
-  for (const position of ctx.undelivered.get(sender) ?? []) ctx.engine.put(outcomeKey(sender, position), null);
-  ctx.undelivered.delete(sender);
-}
-
-/** Where the store keeps such an outcome. */
-function outcomeKey(instance: string, position: number): string {
-  return `t/${instance}/${String(position)}`;
 }
 
 // ---- progress ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,53 @@
+/** The end of sessions and senders that nobody comes back to. */
+import { type Context, queueIds } from './context.js';
+import { stopReading } from './delivery.js';
+import type { Session } from './model.js';
+import { dropSubscription, emptyQueue, endSubscription } from './subscriptions.js';
+import { forgetUndelivered } from './tracking.js';
+
+/** Ends a session: subscriptions, queues, dead letters. */
+export async function endSession(ctx: Context, session: Session, reason: 'session-expired' | 'dropped'): Promise<void> {
+  const { name } = session;
+  for (const channel of [...session.subscriptions.keys()]) endSubscription(ctx, session, channel, undefined);
+  if (session.instances.size === 0) ctx.sessions.delete(name);
+  ctx.engine.put(`s/${name}`, null);
+  for (const queue of [...session.queues.values()]) {
+    stopReading(queue);
+    await emptyQueue(ctx, queue, reason);
+  }
+  if (ctx.stopped) return;
+  for (const subscription of session.deadLetterQueues) ctx.engine.drop(queueIds.deadLetters(name, subscription));
+  ctx.engine.drop(queueIds.notices(name));
+  await ctx.engine.commit();
+}
+
+/** Milliseconds for which receivers still recognise what a sender that has left sent; its acknowledgements take far less. */
+const SENDER_LINGERS = 10 * 60 * 1000;
+
+/** Ends what nobody has come back to for long enough. */
+export function sweep(ctx: Context): void {
+  if (ctx.stopped) return;
+  const now = ctx.engine.time();
+  const { sessionTtl, anonymousSessionTtl } = ctx.limits;
+  for (const session of ctx.sessions.values()) {
+    const ttl = session.generated ? anonymousSessionTtl : sessionTtl;
+    if (session.instances.size === 0) {
+      if (now - session.lastSeen >= ttl) void endSession(ctx, session, 'session-expired').catch(() => undefined);
+      continue;
+    }
+    for (const [channel, declared] of session.subscriptions) {
+      if ([...session.instances.values()].some(instance => instance.handlers.has(channel)))
+        session.subscriptions.set(channel, now);
+      else if (now - declared >= ttl)
+        void dropSubscription(ctx, session, channel, 'session-expired').catch(() => undefined);
+    }
+  }
+  for (const sender of ctx.senders.values()) {
+    if (sender.outlet !== undefined || ctx.instances.has(sender.instance) || sender.unsettled.size > 0) continue;
+    if (now - sender.lastSeen < (sender.left ? SENDER_LINGERS : sessionTtl)) continue;
+    ctx.senders.delete(sender.instance);
+    forgetUndelivered(ctx, sender.instance);
+    if (sender.stored) ctx.engine.floor(sender.instance, null);
+    ctx.events.senderGone(sender.instance);
+  }
+}
