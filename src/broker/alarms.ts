@@ -1,7 +1,15 @@
 /** When messages with a time to live are looked at: one timer for the next of them, in engine time. */
 import type { Timer } from '../clock.js';
 import type { Context } from './context.js';
+import type { ExpiringRun } from '../engine/engine.js';
 import type { Expiring, Queue } from './model.js';
+
+/** Stored messages of a queue that expire within so many milliseconds, or this part of their time, are looked at together. */
+const GRAIN = 1000;
+const GRAIN_PART = 0.01;
+
+/** Mutable: what expires soon after it joins it. */
+type StoredRun = { -readonly [K in keyof ExpiringRun]: ExpiringRun[K] };
 
 interface Alarm {
   readonly at: number;
@@ -11,6 +19,8 @@ interface Alarm {
 /** Alarms of one broker, soonest first, as a binary heap. */
 class Alarms {
   readonly heap: Alarm[] = [];
+  /** The one that was made last for the stored messages of a queue, and when it is to ring. */
+  readonly latest = new Map<string, { readonly run: StoredRun; readonly at: number }>();
   timer: Timer | undefined;
   armedFor = Infinity;
 
@@ -48,15 +58,39 @@ class Alarms {
 
 const alarmsOf = new WeakMap<Context, Alarms>();
 
-/** Looks at these messages when they expire. */
-export function armExpiry(ctx: Context, at: number, what: Expiring): void {
+function alarmsFor(ctx: Context): Alarms {
   let alarms = alarmsOf.get(ctx);
   if (alarms === undefined) {
     alarms = new Alarms();
     alarmsOf.set(ctx, alarms);
   }
+  return alarms;
+}
+
+/** Looks at these messages when they expire. */
+export function armExpiry(ctx: Context, at: number, what: Expiring): void {
+  const alarms = alarmsFor(ctx);
   alarms.push({ at, what });
   arm(ctx, alarms);
+}
+
+/**
+ * Looks at stored messages when they expire. An alarm stays when its messages are acknowledged long before, so those of a
+ * queue share a few: they ring a little late, which nobody can tell but by the notice, as what is over is never delivered.
+ */
+export function armStored(ctx: Context, { queue, handle, count, expiresAt }: ExpiringRun): void {
+  const { latest } = alarmsFor(ctx);
+  const last = latest.get(queue);
+  const grain = Math.min(GRAIN, (expiresAt - ctx.engine.time()) * GRAIN_PART);
+  if (last !== undefined && handle >= last.run.handle && expiresAt >= last.at && expiresAt - last.at <= grain) {
+    const { run } = last;
+    run.count = Math.max(run.count, handle + count - run.handle);
+    run.expiresAt = Math.max(run.expiresAt, expiresAt);
+    return;
+  }
+  const run = { queue, handle, count, expiresAt };
+  latest.set(queue, { run, at: expiresAt });
+  armExpiry(ctx, expiresAt, { kind: 'stored', run });
 }
 
 function arm(ctx: Context, alarms: Alarms): void {
@@ -78,7 +112,17 @@ function ring(ctx: Context, alarms: Alarms): void {
   const now = ctx.engine.time();
   for (let next = alarms.heap[0]; next !== undefined && next.at <= now; next = alarms.heap[0]) {
     alarms.pop();
-    ctx.expired?.(next.what);
+    const { what } = next;
+    if (what.kind === 'stored') {
+      const { run } = what;
+      if (alarms.latest.get(run.queue)?.run === run) alarms.latest.delete(run.queue);
+      // It has been joined by some that expire a little later.
+      if (run.expiresAt > now) {
+        alarms.push({ at: run.expiresAt, what });
+        continue;
+      }
+    }
+    ctx.expired?.(what);
   }
   arm(ctx, alarms);
 }

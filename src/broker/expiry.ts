@@ -60,8 +60,11 @@ async function expireStored(ctx: Context, run: ExpiringRun): Promise<void> {
     const found: readonly StoredRun[] = await ctx.engine.read(run.queue, from, end - from, 1024 * 1024);
     const ours = found.filter(stored => stored.handle < end);
     if (ours.length === 0) return;
+    const now = ctx.engine.time();
     for (const stored of ours) {
       from = stored.handle + stored.batch.count;
+      // What lies between them has an alarm of its own, or lasts for ever.
+      if (stored.expiresAt === 0 || stored.expiresAt > now) continue;
       if (queue !== undefined) expireWaiting(ctx, queue, stored);
       else if (run.queue.startsWith('b/')) expireBacklog(ctx, run.queue, stored);
     }

@@ -13,9 +13,16 @@ import { newEntry, routeOf } from './registry.js';
 import { refuse, reportFailure, settle } from './senders.js';
 import { awaitExpiry, finish, storeEntries, storeQueues, watch, type AwayQueue } from './store.js';
 
+/** Its share of a queue, and what the sender is told once it is there. */
+interface WaitingShare extends AwayQueue {
+  readonly recipient: DeliveryFailure['target'];
+  /** Undefined when the sender need not be told. */
+  readonly reason: FailureReason | undefined;
+}
+
 /** What is to be stored without a delivery, and what of it the limits do not allow. */
 interface Away {
-  readonly queues: AwayQueue[];
+  readonly queues: WaitingShare[];
   /** Parts of the batch that one recipient will not get. */
   readonly refused: { readonly offset: number; readonly count: number }[];
 }
@@ -148,7 +155,7 @@ function keepFor(ctx: Context, entry: Entry, queue: Queue, reason: FailureReason
   const { queueMessages, queueBytes } = ctx.limits;
   const { session } = queue;
   const room = fitting(entry.batch, queueMessages - session.messages, queueBytes - session.bytes);
-  keep(ctx, entry, { queue: queue.id, target: queue, count: room }, targetOf(queue), reason, away);
+  keep(ctx, entry, { queue: queue.id, target: queue, count: room, recipient: targetOf(queue), reason }, away);
 }
 
 function keepBacklog(ctx: Context, entry: Entry, channel: string, away: Away): void {
@@ -158,7 +165,14 @@ function keepBacklog(ctx: Context, entry: Entry, channel: string, away: Away): v
   const isRefused = !ctx.backlogs.has(channel) && ctx.backlogs.size >= backlogChannels;
   const room = isRefused ? 0 : fitting(entry.batch, backlogMessages - usage.messages, backlogBytes - usage.bytes);
   if (room > 0) ctx.backlogs.add(channel);
-  keep(ctx, entry, { queue: id, target: undefined, count: room }, { channel }, 'no-subscribers', away);
+  const share = {
+    queue: id,
+    target: undefined,
+    count: room,
+    recipient: { channel },
+    reason: 'no-subscribers',
+  } as const;
+  keep(ctx, entry, share, away);
 }
 
 /** How many messages of a batch, from its first, fit into so much room. */
@@ -174,24 +188,15 @@ function fitting(batch: Batch, messages: number, bytes: number): number {
   return count;
 }
 
-function keep(
-  ctx: Context,
-  entry: Entry,
-  share: AwayQueue,
-  target: DeliveryFailure['target'],
-  reason: FailureReason | undefined,
-  away: Away,
-): void {
+function keep(ctx: Context, entry: Entry, share: WaitingShare, away: Away): void {
   const { batch } = entry;
-  const { count } = share;
-  if (count < batch.count) refuse(ctx, entry, count, batch.count - count, target, 'queue-full');
+  const { count, recipient } = share;
+  if (count < batch.count) refuse(ctx, entry, count, batch.count - count, recipient, 'queue-full');
   if (count === 0) return;
   entry.recipients++;
   entry.whole++;
   away.queues.push(share);
   if (count < batch.count) away.refused.push({ offset: count, count: batch.count - count });
-  if (reason === undefined) return;
-  reportFailure(ctx, { batch, offset: 0, count, target, reason, final: false, attempts: 0, stored: false });
 }
 
 function storeAway(ctx: Context, entry: Entry, away: Away): void {
@@ -200,13 +205,24 @@ function storeAway(ctx: Context, entry: Entry, away: Away): void {
   const older = queues.flatMap(({ target }) => (target !== undefined && target.live.size > 0 ? [target] : []));
   const stored = (older.length === 0 || storeQueues(ctx, older)) && storeEntries(ctx, [entry], { entry, queues });
   for (const { offset, count } of away.refused) finish(ctx, entry, offset, count, false);
-  for (const { queue, target, count } of queues) {
+  for (const { queue, target, count, recipient, reason } of queues) {
     if (stored) {
+      if (reason !== undefined) reportWaiting(ctx, entry, count, recipient, reason);
       awaitExpiry(ctx, entry, queue, entry.handle, count);
       if (target !== undefined) pump(ctx, target);
     } else {
-      refuse(ctx, entry, 0, count, target === undefined ? { channel: queue.slice(2) } : targetOf(target), 'queue-full');
+      refuse(ctx, entry, 0, count, recipient, 'queue-full');
       finish(ctx, entry, 0, count, false);
     }
   }
+}
+
+function reportWaiting(
+  ctx: Context,
+  { batch }: Entry,
+  count: number,
+  target: DeliveryFailure['target'],
+  reason: FailureReason,
+): void {
+  reportFailure(ctx, { batch, offset: 0, count, target, reason, final: false, attempts: 0, stored: false });
 }

@@ -2,7 +2,7 @@
 import type { EngineState } from '../engine/engine.js';
 import type { Context } from './context.js';
 import { rewind } from './delivery.js';
-import { armExpiry } from './alarms.js';
+import { armStored } from './alarms.js';
 import { waitForRestored } from './instances.js';
 import { Instance, type Queue, type Session } from './model.js';
 import { addSubscriber, declare, newSession, sessionQueue, type SavedSession } from './registry.js';
@@ -36,7 +36,7 @@ export function restore(ctx: Context, state: EngineState): void {
   }
   for (const [name, instances] of handled) restoreHandlers(ctx, name, instances);
   for (const { queue, messages, bytes } of state.queues) restoreQueue(ctx, queue, messages, bytes);
-  for (const run of state.expiring) armExpiry(ctx, run.expiresAt, { kind: 'stored', run });
+  for (const run of state.expiring) armStored(ctx, run);
   for (const { handle, instance, position, id, queues } of state.tracked) {
     // Whoever let it become a dead letter is done with it.
     const waiting = queues.filter(queue => !queue.startsWith('d/')).length;

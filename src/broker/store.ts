@@ -12,7 +12,7 @@
 import { bytesOf } from '../batch.js';
 import type { AppendBatch } from '../engine/engine.js';
 import { BroadcastError } from '../errors.js';
-import { armExpiry } from './alarms.js';
+import { armStored } from './alarms.js';
 import type { Context } from './context.js';
 import { RangeSet } from '../range-set.js';
 import type { Entry, Queue, Sender } from './model.js';
@@ -122,7 +122,7 @@ function noteStored(ctx: Context, entry: Entry, handle: number, away: readonly A
 
 /** Stored messages are looked at when they expire. */
 export function awaitExpiry(ctx: Context, { expiresAt }: Entry, queue: string, handle: number, count: number): void {
-  if (expiresAt !== 0) armExpiry(ctx, expiresAt, { kind: 'stored', run: { queue, handle, count, expiresAt } });
+  if (expiresAt !== 0) armStored(ctx, { queue, handle, count, expiresAt });
 }
 
 function noteAway({ target, count }: AwayQueue, { handle, batch }: Entry): void {
@@ -132,7 +132,8 @@ function noteAway({ target, count }: AwayQueue, { handle, batch }: Entry): void 
   grow(target, count, bytesOf(batch, 0, count));
 }
 
-function grow(queue: Queue, messages: number, bytes: number): void {
+/** Stored messages are among what waits for a name from now on. */
+export function grow(queue: Queue, messages: number, bytes: number): void {
   queue.session.messages += messages;
   queue.session.bytes += bytes;
 }

@@ -290,9 +290,12 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
       { reason: 'not an order', attempts: 1, message: { data: { n: 1n }, id: receipt.id } },
     ]);
     reject = false;
-    await server.deadLetters('worker').retry(letters[0]?.id as string);
+    const retry = () => server.deadLetters('worker').retry(letters[0]?.id as string);
+    await Promise.all([retry(), retry()]);
     expect(await inbox.reached(1)).toEqual([{ n: 1n }]);
+    await client.flush();
     expect(await server.deadLetters('worker').list()).toEqual([]);
+    expect((await server.sessions()).find(({ name }) => name === 'worker')).toMatchObject({ queued: 0, queuedBytes: 0 });
     await expect(server.deadLetters('worker').drop('12345')).rejects.toMatchObject({ code: 'not-found' });
   });
 

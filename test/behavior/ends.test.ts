@@ -93,6 +93,27 @@ describe('a store that has failed', () => {
 });
 
 describe('a store that is full', () => {
+  it('is told as the end of a message, and never that it waits', async () => {
+    const { port } = await startServer('memory', { limits: { storeBytes: 5000 } });
+    const sender = await connectedClient(port, 'sender');
+    const notices: DeliveryFailure[] = [];
+    sender.onDeliveryFailure(failure => notices.push(failure));
+    const send = (): PromiseLike<Receipt> =>
+      sender.sendMessage(BroadcastMessage.create('away', 'nobody', 'x'.repeat(3000)));
+    expect((await send()).failures.map(({ reason, queued }) => [reason, queued])).toEqual([
+      ['offline', true],
+      ['no-subscribers', true],
+    ]);
+    const { status, failures } = await send();
+    expect(status).toBe('undelivered');
+    expect(failures.map(({ reason, queued }) => [reason, queued])).toEqual([
+      ['queue-full', false],
+      ['queue-full', false],
+    ]);
+    await sender.flush();
+    expect(notices.map(({ final }) => final)).toEqual([false, false, true, true]);
+  });
+
   it('takes what a client that has gone left in memory, once there is room', async () => {
     const clock = new TestClock();
     const options = { clock, instanceGrace: 100, deadAfter: 50, pingInterval: 20 };

@@ -18,9 +18,10 @@ describe.each(['memory', 'disk'] as const)('time on the %s engine', kind => {
     sender.onDeliveryFailure(failure => failure.final && failures.push(failure));
     const send = (data: number, ttl?: number) =>
       sender.sendMessage(BroadcastMessage.createClientMessage('away', data, ttl === undefined ? {} : { ttl }));
-    await Promise.all([send(1), send(2, 60_000), send(3, 120_000)]);
+    await Promise.all([send(2, 60_000), send(1), send(4, 60_000), send(3, 120_000)]);
     clock.tick(60_001);
-    expect(await failures.reached(1)).toMatchObject([{ target: { client: 'away' }, reason: 'expired', attempts: 0 }]);
+    const expired = { target: { client: 'away' }, reason: 'expired', attempts: 0 };
+    expect(await failures.reached(2)).toMatchObject([expired, expired]);
     const inbox = new Inbox();
     const away = newClient(port, 'away');
     away.onMessage(message => inbox.push(message.data));
@@ -174,7 +175,7 @@ describe('the death of the server', () => {
   });
 });
 
-describe('what waits when the server is killed', () => {
+describe('what waits when the server ends', () => {
   const send = (n: number) => BroadcastMessage.createClientMessage('pool', n);
 
   it('is marked whole if somebody was there to handle it: several windows of it may have been', async () => {
@@ -213,8 +214,8 @@ describe('what waits when the server is killed', () => {
 
   it('is marked only as far as it was there when somebody was', async () => {
     const dataDir = join(await temporaryFolder(), 'data');
-    const first = new Role('server', { port: 0, dataDir });
-    const port = (await first.saw('listening'))['port'] as number;
+    const first = await startServer('disk', { dataDir });
+    const { port, server } = first;
     const { promise, open } = gate();
     const started = new Inbox();
     const reader = newClient(port, 'pool');
@@ -226,12 +227,13 @@ describe('what waits when the server is killed', () => {
     const sender = await connectedClient(port, 'sender');
     await Promise.all([1, 2, 3].map(n => sender.sendMessage(send(n))));
     await started.reached(1);
-    const left = reader.close();
+    const left = new Promise(resolve => server.on('disconnect', resolve));
+    const closed = reader.close();
     open();
-    await left;
+    await Promise.all([left, closed]);
     await sender.sendMessage(send(4));
-    await first.kill();
-    await new Role('server', { port, dataDir }).saw('listening');
+    await server.stop();
+    await startServer('disk', { dataDir, port });
     const inbox = new Inbox();
     const next = newClient(port, 'pool');
     next.onMessage(({ data }, { redelivered }) => inbox.push([data, redelivered]));
