@@ -158,7 +158,7 @@ export class Deliveries implements IntakeOwner {
       if (number === 0) continue;
       const place = { epoch: this.#epoch, number: number + i, shared, index: i };
       if (open === undefined) this.ended(place);
-      else open.moveTo(position, place);
+      else open.comeAgain(position, place);
     }
     if (from < count) this.#start(arrival, channel, memory, from, count);
   }
@@ -233,10 +233,13 @@ export class Deliveries implements IntakeOwner {
     const ranges = new RangeSet();
     for (const { work, from, end } of rest) {
       for (let i = from; i < end; i++) {
-        const place = work.placeOf(i);
-        if (!work.abandon(i) || place.epoch !== this.#epoch || place.number === 0) continue;
-        if (place.shared === undefined) ranges.add(place.number, 1);
-        else this.release(work.channel, place, work.attemptOf(i));
+        const places = work.placesOf(i);
+        if (!work.abandon(i)) continue;
+        for (const place of places) {
+          if (place.epoch !== this.#epoch || place.number === 0) continue;
+          if (place.shared === undefined) ranges.add(place.number, 1);
+          else this.release(work.channel, place, work.attemptOf(i));
+        }
       }
     }
     if (!ranges.isEmpty) this.#host.release([...ranges.ranges()]);

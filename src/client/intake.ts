@@ -77,8 +77,8 @@ export class Intake implements Work {
   #left: Uint16Array | undefined;
   /** Messages that were given up, or that one of several handlers will not have. */
   #abandoned: Set<number> | undefined;
-  /** Places of those that have come again. */
-  #moved: Map<number, Place> | undefined;
+  /** All places, on one connection, of those that have come again. */
+  #again: Map<number, Place[]> | undefined;
   /** Attempts that failed while nobody could be asked for another one. */
   #failed: Waiting[] | undefined;
   #refused: Set<number> | undefined;
@@ -118,16 +118,24 @@ export class Intake implements Work {
     return this.#abandoned?.has(index) !== true || (this.#left?.[index] ?? 0) > 0;
   }
 
-  placeOf(index: number): Place {
-    const moved = this.#moved?.get(index);
-    if (moved !== undefined) return moved;
+  placesOf(index: number): readonly Place[] {
+    return this.#again?.get(index) ?? [this.#placeOf(index)];
+  }
+
+  /** Where it came first. */
+  #placeOf(index: number): Place {
     const { number, shared } = this.#input;
     return { epoch: this.#epoch, number: number === 0 ? 0 : number + index, shared, index };
   }
 
-  /** A message has come again, under another number, while it is here. */
-  moveTo(position: number, place: Place): void {
-    (this.#moved ??= new Map()).set(position - this.#input.batch.first, place);
+  /**
+   * A message has come again, under another number, while it is here: on a new connection, which knows nothing of the
+   * older places, or from another queue of its name.
+   */
+  comeAgain(position: number, place: Place): void {
+    const index = position - this.#input.batch.first;
+    const known = this.placesOf(index).filter(({ epoch }) => epoch === place.epoch);
+    (this.#again ??= new Map()).set(index, [...known, place]);
   }
 
   // ---- Work ------------------------------------------------------------------------------------------------------------
@@ -158,8 +166,9 @@ export class Intake implements Work {
   }
 
   #tell(index: number, kind: RejectFrame['kind'], attempts: number, reason: string): void {
-    if (this.#owner.reject(this.channel, this.placeOf(index), kind, attempts, reason)) return;
-    (this.#untold ??= new Set()).add(index);
+    for (const place of this.placesOf(index)) {
+      if (!this.#owner.reject(this.channel, place, kind, attempts, reason)) (this.#untold ??= new Set()).add(index);
+    }
   }
 
   /** The attempt that a message came for. */
@@ -172,7 +181,7 @@ export class Intake implements Work {
     this.#decoded?.delete(index);
     if (this.#abandoned?.has(index) === true) {
       // One of its handlers gave it up before it had started: it comes again, to this process or the next one.
-      this.#owner.release(this.channel, this.placeOf(index), this.attemptOf(index));
+      for (const place of this.placesOf(index)) this.#owner.release(this.channel, place, this.attemptOf(index));
       this.#close();
       return;
     }
@@ -184,7 +193,9 @@ export class Intake implements Work {
     const { memory, batch } = this.#input;
     memory.handled.add(batch.first + index, 1);
     if (memory.handled.rangeCount > MAX_RANGES) dropOldest(memory.handled);
-    this.#owner.ended(this.placeOf(index));
+    const again = this.#again?.get(index);
+    if (again === undefined) this.#owner.ended(this.#placeOf(index));
+    else for (const place of again) this.#owner.ended(place);
     this.#close();
   }
 
@@ -205,7 +216,8 @@ export class Intake implements Work {
   fail(index: number, runner: WorkRunner, attempt: number, reason: string): boolean {
     if (!this.isPersistent) return false; // at most once, so it is not tried again
     const waiting = { work: this, index, runner };
-    if (!this.#owner.fail(waiting, this.placeOf(index), attempt, reason)) (this.#failed ??= []).push(waiting);
+    const place = this.#again?.get(index)?.[0] ?? this.#placeOf(index);
+    if (!this.#owner.fail(waiting, place, attempt, reason)) (this.#failed ??= []).push(waiting);
     return true;
   }
 

@@ -40,7 +40,8 @@ export interface Work {
   /** Asks for another attempt; the runner is called back (`retry`) when it is recorded. False: there will be none. */
   fail(index: number, runner: WorkRunner, attempt: number, reason: string): boolean;
   reject(index: number, attempts: number, reason: string): void;
-  placeOf(index: number): Place;
+  /** Where a message stands, more than once where it has come from several queues. */
+  placesOf(index: number): readonly Place[];
   /** A handler will not be run for it. True when no other handler has it any more: then it is as if it had not come. */
   abandon(index: number): boolean;
 }

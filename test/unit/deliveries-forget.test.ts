@@ -2,34 +2,13 @@
 import { expect, it } from 'vitest';
 import { Deliveries } from '../../src/client/deliveries.js';
 import { Runner } from '../../src/client/runner.js';
-import type { Batch } from '../../src/batch.js';
 import { encodeBody } from '../../src/body/index.js';
 import { TestClock } from '../../src/testing/test-clock.js';
 import { defaultLogger } from '../../src/logger.js';
+import { batchOf } from '../helpers/batch.js';
 import { gate } from '../helpers/scene.js';
-import { itemsOf } from '../protocol/frame-table.js';
 
-const batch: Batch = {
-  sender: { instance: 'a'.repeat(32), name: 'a' },
-  envelope: {
-    channels: ['x'],
-    clients: [],
-    everyone: false,
-    name: undefined,
-    headers: undefined,
-    persistent: true,
-    tracked: false,
-    resent: false,
-    ttl: undefined,
-    idPrefix: 'prefix0123456789',
-  },
-  first: 1,
-  count: 1,
-  idBase: 1,
-  floor: 1,
-  timestamp: 0,
-  items: itemsOf([{ delta: 0, body: encodeBody('once') }]),
-};
+const batch = batchOf('x', [encodeBody('once')]);
 
 it('a message that is being handled when its sender is withdrawn is not started again after a lost connection', async () => {
   const clock = new TestClock();

@@ -1,0 +1,28 @@
+/** A batch as a client gets it, for tests of single parts. */
+import type { Batch } from '../../src/batch.js';
+import { itemsOf } from '../protocol/frame-table.js';
+
+/** Persistent messages of one sender for a channel, at consecutive positions. */
+export function batchOf(channel: string, bodies: readonly Buffer[], first = 1): Batch {
+  return {
+    sender: { instance: 'a'.repeat(32), name: 'a' },
+    envelope: {
+      channels: [channel],
+      clients: [],
+      everyone: false,
+      name: undefined,
+      headers: undefined,
+      persistent: true,
+      tracked: false,
+      resent: false,
+      ttl: undefined,
+      idPrefix: 'prefix0123456789',
+    },
+    first,
+    count: bodies.length,
+    idBase: first,
+    floor: 1,
+    timestamp: 0,
+    items: itemsOf(bodies.map(body => ({ delta: 0, body }))),
+  };
+}
