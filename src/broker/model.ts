@@ -202,6 +202,8 @@ export class Session {
   bytes = 0;
   /** Engine time when its last instance left. */
   lastSeen = 0;
+  /** What it got of channels' backlogs lies below these handles. */
+  readonly backlogs = new Map<string, number>();
   /** Subscriptions that have had dead letters. */
   readonly deadLetterQueues = new Set<string>();
   /** Final notices may wait for the name. */

@@ -40,6 +40,8 @@ export interface SavedSession {
   readonly occupied: boolean;
   /** What waits below this handle may have been delivered before; of an occupied one that is true of everything. */
   readonly doubtBelow: number;
+  /** What a generated name got of channels' backlogs lies below these handles. */
+  readonly backlogs: readonly (readonly [channel: string, below: number])[];
   /** Ids of its instances, and where known the processes they run in. */
   readonly processes: readonly (readonly [instance: string, process: string])[];
 }
@@ -53,7 +55,8 @@ export function saveSession(ctx: Context, session: Session): void {
   const occupied = instances.size > 0;
   for (const queue of session.queues.values()) session.doubtBelow = Math.max(session.doubtBelow, queue.redeliverBelow);
   if (session.messages === 0) session.doubtBelow = 0;
-  const saved: SavedSession = { generated, lastSeen, occupied, doubtBelow: session.doubtBelow, processes };
+  const { doubtBelow, backlogs } = session;
+  const saved: SavedSession = { generated, lastSeen, occupied, doubtBelow, backlogs: [...backlogs], processes };
   ctx.engine.put(`s/${name}`, JSON.stringify(saved));
 }
 
@@ -85,6 +88,8 @@ export function sessionQueue(session: Session, subscription: string): Queue {
   let queue = session.queues.get(subscription);
   if (queue === undefined) {
     queue = new Queue(queueIds.session(session.name, subscription), session, subscription, undefined);
+    // What is moved into it later may be from a run that was killed.
+    queue.redeliverBelow = session.doubtBelow;
     session.queues.set(subscription, queue);
   }
   return queue;

@@ -69,6 +69,7 @@ function restoreSession(
   if (saved.occupied) occupied.add(session);
   // Until when it was there is not known: until just now, in favour of what waits for it.
   session.lastSeen = saved.occupied ? ctx.engine.time() : saved.lastSeen;
+  for (const [channel, below] of saved.backlogs) session.backlogs.set(channel, below);
   for (const [instance, process] of saved.processes) processes.set(instance, process);
 }
 

@@ -2,7 +2,7 @@
 import { type Context, queueIds } from './context.js';
 import { stopReading } from './delivery.js';
 import type { Session } from './model.js';
-import { dropSubscription, emptyQueue, endSubscription } from './subscriptions.js';
+import { dropSubscription, emptyQueue, endSubscription, returnBacklog } from './subscriptions.js';
 import { forgetUndelivered } from './tracking.js';
 
 /** Ends a session: subscriptions, queues, dead letters. */
@@ -13,6 +13,7 @@ export async function endSession(ctx: Context, session: Session, reason: 'sessio
   ctx.engine.put(`s/${name}`, null);
   for (const queue of [...session.queues.values()]) {
     stopReading(queue);
+    if (reason === 'session-expired') returnBacklog(ctx, queue);
     await emptyQueue(ctx, queue, reason);
   }
   if (ctx.stopped) return;

@@ -7,9 +7,17 @@ import { joinQueue } from './lanes.js';
 import { withdraw } from './losses.js';
 import { type Instance, type Queue, SELF, type Session, targetOf } from './model.js';
 import type { HandlerDeclaration } from './ports.js';
-import { addSubscriber, declare, removeSubscriber, saveHandler, saveSubscription, sessionQueue } from './registry.js';
+import {
+  addSubscriber,
+  declare,
+  removeSubscriber,
+  saveHandler,
+  saveSession,
+  saveSubscription,
+  sessionQueue,
+} from './registry.js';
 import { reportFailure } from './senders.js';
-import { leave, storeQueues } from './store.js';
+import { grow, leave, shrink, storeQueues } from './store.js';
 
 /** An instance handles a channel from now on, and its name subscribes to it. Fulfilled when that is durable. */
 export function subscribe(
@@ -53,10 +61,35 @@ function takeBacklog(ctx: Context, session: Session, channel: string): void {
   if (messages === 0) return;
   const queue = sessionQueue(session, channel);
   ctx.engine.move(id, queue.id);
-  session.messages += messages;
-  session.bytes += bytes;
+  grow(queue, messages, bytes);
   rewind(queue, 0);
+  if (session.generated) {
+    session.backlogs.set(channel, ctx.lastHandle + 1);
+    saveSession(ctx, session);
+  }
   holdUntilDurable(ctx, session);
+}
+
+/** What a generated name got of a channel's backlog and has not handled waits again, for whoever subscribes or will. */
+export function returnBacklog(ctx: Context, queue: Queue): void {
+  const { session, subscription } = queue;
+  const below = session.backlogs.get(subscription);
+  if (below === undefined) return;
+  const before = ctx.engine.usage(queue.id);
+  const [heir] = ctx.channels.get(subscription)?.sessions ?? [];
+  const target = heir === undefined ? undefined : sessionQueue(heir, subscription);
+  ctx.engine.move(queue.id, target?.id ?? queueIds.backlog(subscription), 0, below);
+  const after = ctx.engine.usage(queue.id);
+  const [messages, bytes] = [before.messages - after.messages, before.bytes - after.bytes];
+  if (messages === 0) return;
+  shrink(queue, messages, bytes);
+  if (target === undefined) {
+    ctx.backlogs.add(subscription);
+    return;
+  }
+  grow(target, messages, bytes);
+  rewind(target, 0);
+  pump(ctx, target);
 }
 
 /** The instance has no handler for the channel any longer; what comes waits for an instance that has. */

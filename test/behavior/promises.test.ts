@@ -58,6 +58,66 @@ describe('a generated name', () => {
     expect(await server.sessions()).toEqual([]);
     expect(server.channels).toEqual([]);
   });
+
+  /** A client without a name that has got the three messages of a backlog and is at the first. */
+  async function firstSubscriber(port: number) {
+    const sender = await connectedClient(port, 'sender');
+    for (const n of [1, 2, 3]) await sender.sendMessage(BroadcastMessage.createChannelMessage('room', n));
+    const { promise, open } = gate();
+    const started = new Inbox();
+    const client = newClient(port);
+    client.onMessage('room', message => {
+      started.push(message.data);
+      return promise;
+    });
+    await client.connect();
+    await started.reached(1);
+    const leave = async (): Promise<void> => {
+      const closed = client.close();
+      open();
+      await closed;
+    };
+    return { sender, client, leave };
+  }
+
+  /** What it gets but for the first message, which may come again when its server was stopped while it was handled. */
+  async function subscriber(port: number, name: string): Promise<Inbox> {
+    const inbox = new Inbox();
+    const client = newClient(port, name);
+    client.onMessage('room', ({ data }) => {
+      if (data !== 1) inbox.push(data);
+    });
+    await client.connect();
+    return inbox;
+  }
+
+  it('gives what it had of a backlog and did not handle back to the backlog, also after a restart', async () => {
+    const dataDir = join(await temporaryFolder(), 'data');
+    const first = await startServer('disk', { dataDir });
+    const { port } = first;
+    const { client, leave } = await firstSubscriber(port);
+    const back = new Promise<void>(resolve => client.on('online', resolve));
+    await first.server.stop();
+    const { server } = await startServer('disk', { dataDir, port });
+    await back;
+    const gone = new Promise(resolve => server.on('disconnect', resolve));
+    await Promise.all([leave(), gone]);
+    expect((await server.sessions()).map(({ name }) => name)).not.toContain(client.name);
+    expect(await (await subscriber(port, 'next')).reached(2)).toEqual([2, 3]);
+  });
+
+  it('leaves it to another subscriber, and not what that one had itself', async () => {
+    const { port } = await startServer('memory');
+    const { sender, leave } = await firstSubscriber(port);
+    const inbox = await subscriber(port, 'other');
+    const last = sender.sendMessage(BroadcastMessage.createChannelMessage('room', 4));
+    expect(await inbox.reached(1)).toEqual([4]);
+    await leave();
+    expect(await inbox.reached(3)).toEqual([4, 2, 3]);
+    expect((await last).failures).toEqual([]);
+    await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 5));
+    expect(await inbox.reached(4)).toEqual([4, 2, 3, 5]);
+  });
 });
 
 describe('handlers', () => {
