@@ -2,6 +2,7 @@
 import { type Context, queueIds } from './context.js';
 import { stopReading } from './delivery.js';
 import type { Session } from './model.js';
+import { saveSession } from './registry.js';
 import { dropSubscription, emptyQueue, endSubscription, returnBacklog } from './subscriptions.js';
 import { forgetUndelivered } from './tracking.js';
 
@@ -9,8 +10,11 @@ import { forgetUndelivered } from './tracking.js';
 export async function endSession(ctx: Context, session: Session, reason: 'session-expired' | 'dropped'): Promise<void> {
   const { name } = session;
   for (const channel of [...session.subscriptions.keys()]) endSubscription(ctx, session, channel, undefined);
-  if (session.instances.size === 0) ctx.sessions.delete(name);
-  ctx.engine.put(`s/${name}`, null);
+  if (session.instances.size > 0) saveSession(ctx, session);
+  else {
+    ctx.sessions.delete(name);
+    ctx.engine.put(`s/${name}`, null);
+  }
   for (const queue of [...session.queues.values()]) {
     stopReading(queue);
     if (reason === 'session-expired') returnBacklog(ctx, queue);

@@ -330,6 +330,33 @@ describe('what waits when the server ends', () => {
 });
 
 describe('forget', () => {
+  it('of a name that is here leaves the mark on what it may have handled when the server ends', async () => {
+    const dataDir = join(await temporaryFolder(), 'data');
+    const first = await startServer('disk', { dataDir });
+    const proxy = await startProxy(first.port);
+    const started = new Inbox();
+    const { promise, open } = gate();
+    const reader = newClient(proxy.port, 'reader');
+    reader.onMessage(({ data }) => {
+      started.push(data);
+      return promise;
+    });
+    await reader.connect();
+    await first.server.forget('reader');
+    const sender = await connectedClient(first.port, 'sender');
+    expect((await sender.sendMessage(BroadcastMessage.createClientMessage('reader', 1))).status).toBe('stored');
+    await started.reached(1);
+    proxy.isRefusing = true; // it lives, and does not find back
+    await first.server.stop();
+    const { port } = await startServer('disk', { dataDir });
+    const inbox = new Inbox();
+    const next = newClient(port, 'reader');
+    next.onMessage(({ data }, { redelivered }) => inbox.push([data, redelivered]));
+    await next.connect();
+    expect(await inbox.reached(1)).toEqual([[1, true]]);
+    open();
+  });
+
   it('tells the senders of what waited before the server was started again, and nothing of it comes back', async () => {
     const dataDir = join(await temporaryFolder(), 'data');
     const first = await startServer('disk', { dataDir });
