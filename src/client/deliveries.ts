@@ -40,6 +40,8 @@ export class Deliveries implements IntakeOwner {
   readonly #host: DeliveryHost;
   readonly #memories = new Map<string, Memory>();
   #epoch = 0;
+  /** The server of this connection has what it delivered before. */
+  #remembers = true;
   #next = 1;
   #acks = new RangeSet();
   readonly #transient: TransientRoom;
@@ -68,6 +70,7 @@ export class Deliveries implements IntakeOwner {
    */
   renew(remembers: boolean, runners: Iterable<Runner>, limits: WindowLimits): void {
     this.#transient.adopt(limits);
+    this.#remembers = remembers;
     this.#epoch++;
     this.#next = 1;
     this.#acks = new RangeSet();
@@ -80,9 +83,6 @@ export class Deliveries implements IntakeOwner {
           for (let i = from; i < end; i++) work.abandon(i);
         }
       }
-    }
-    for (const memory of this.#memories.values()) {
-      for (const intake of memory.open) waiting.push(...intake.takeFailed());
     }
     for (const failed of waiting) goOn(failed, remembers);
   }
@@ -193,16 +193,19 @@ export class Deliveries implements IntakeOwner {
     return ranges;
   }
 
-  /** Asks for another attempt. False when the connection is gone that could be asked. */
-  fail(waiting: Waiting, { epoch, number }: Place, attempt: number, reason: string): boolean {
-    if (epoch !== this.#epoch) return false;
+  /** Asks for another attempt, unless the connection is gone that could be asked. */
+  fail(waiting: Waiting, { epoch, number }: Place, reason: string): void {
+    if (epoch !== this.#epoch) {
+      goOn(waiting, this.#remembers);
+      return;
+    }
+    const { attempt } = waiting;
     const { channel } = waiting.work;
     const key = `${String(number)}/${channel}`;
     const before = this.#retries.get(key);
     if (before === undefined) this.#retries.set(key, [waiting]);
     else before.push(waiting);
     this.#host.fail({ delivery: number, channel, attempt, reason });
-    return true;
   }
 
   /** The server has recorded an attempt, and the next one is to be made. */
@@ -266,13 +269,13 @@ export class Deliveries implements IntakeOwner {
   }
 }
 
-/** An attempt that failed and whose record was not confirmed by the connection that is gone. */
-function goOn({ work, index, runner }: Waiting, remembers: boolean): void {
+/** An attempt that failed and whose record was not confirmed by the connection that is gone, and will not be. */
+function goOn({ work, index, runner, attempt }: Waiting, remembers: boolean): void {
   if (remembers && isExpectedAgain(work)) {
     work.abandon(index);
     runner.giveUp();
   } else {
-    runner.retry(work, index, work.attemptOf(index) + 1);
+    runner.retry(work, index, attempt + 1);
   }
 }
 

@@ -31,8 +31,8 @@ export interface IntakeOwner {
   readonly clock: Clock;
   /** The handlers of one subscription have ended a message. */
   ended(place: Place): void;
-  /** Asks for another attempt. False when the connection is gone that could be asked. */
-  fail(waiting: Waiting, place: Place, attempt: number, reason: string): boolean;
+  /** Asks for another attempt, or does what is to be done when the connection is gone that could be asked. */
+  fail(waiting: Waiting, place: Place, reason: string): void;
   /** False when the connection is gone that could be told. */
   reject(channel: string, place: Place, kind: RejectFrame['kind'], attempts: number, reason: string): boolean;
   /** Messages that are not persistent wait for their handlers, or, below nothing, do no longer. */
@@ -46,6 +46,8 @@ export interface Waiting {
   readonly work: Work;
   readonly index: number;
   readonly runner: WorkRunner;
+  /** The attempt that failed. */
+  readonly attempt: number;
 }
 
 export interface IntakeInput {
@@ -79,8 +81,6 @@ export class Intake implements Work {
   #abandoned: Set<number> | undefined;
   /** All places, on one connection, of those that have come again. */
   #again: Map<number, Place[]> | undefined;
-  /** Attempts that failed while nobody could be asked for another one. */
-  #failed: Waiting[] | undefined;
   #refused: Set<number> | undefined;
   /** Rejections that nobody could be told of. */
   #untold: Set<number> | undefined;
@@ -215,17 +215,9 @@ export class Intake implements Work {
 
   fail(index: number, runner: WorkRunner, attempt: number, reason: string): boolean {
     if (!this.isPersistent) return false; // at most once, so it is not tried again
-    const waiting = { work: this, index, runner };
     const place = this.#again?.get(index)?.[0] ?? this.#placeOf(index);
-    if (!this.#owner.fail(waiting, place, attempt, reason)) (this.#failed ??= []).push(waiting);
+    this.#owner.fail({ work: this, index, runner, attempt }, place, reason);
     return true;
-  }
-
-  /** The attempts that failed while there was no connection. */
-  takeFailed(): readonly Waiting[] {
-    const failed = this.#failed ?? [];
-    this.#failed = undefined;
-    return failed;
   }
 
   reject(index: number, attempts: number, reason: string): void {

@@ -184,11 +184,13 @@ export class Runner implements WorkRunner {
       this.#done(work, index);
       return;
     }
+    // It may be called back at once.
+    this.#failed++;
     if (!work.fail(index, this, attempt, textOf(error))) {
+      this.#failed--;
       this.#done(work, index);
       return;
     }
-    this.#failed++;
     if (this.isIdle) this.#host.idle();
   }
 

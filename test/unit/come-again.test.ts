@@ -36,7 +36,7 @@ function scene(handler: (started: number) => unknown) {
   };
   const deliveries = new Deliveries(host);
   deliveries.renew(true, [], LIMITS);
-  return { deliveries, runner, rejected, released, starts: () => started };
+  return { clock, deliveries, runner, rejected, released, starts: () => started };
 }
 
 const batch = batchOf('x', [encodeBody('once')]);
@@ -91,4 +91,46 @@ it('a message that comes again on a new connection is acknowledged there, by its
   await new Promise(setImmediate);
   expect(starts()).toBe(2);
   expect(deliveries.takeAcks()).toEqual([{ first: 1, count: 1 }]);
+});
+
+describe('a handler that fails when its connection is gone and a new one is up', () => {
+  it('leaves the message to the server, which sends it again', async () => {
+    const { promise, open } = gate();
+    const { deliveries, starts, runner } = scene(started =>
+      started > 1
+        ? undefined
+        : promise.then(() => {
+            throw new Error('once');
+          }),
+    );
+    deliveries.receive(batch, undefined);
+    deliveries.renew(true, [runner], LIMITS);
+    open();
+    await new Promise(setImmediate);
+    expect(starts()).toBe(1);
+    deliveries.receive(batch, AGAIN);
+    deliveries.receive(batchOf('x', [encodeBody('next')], 2), undefined);
+    expect(starts()).toBe(3);
+    expect(deliveries.takeAcks()).toEqual([{ first: 1, count: 2 }]);
+  });
+
+  it('is run again here when the server does not remember', async () => {
+    const { promise, open } = gate();
+    const { deliveries, starts, runner, clock } = scene(started =>
+      started > 1
+        ? undefined
+        : promise.then(() => {
+            throw new Error('once');
+          }),
+    );
+    deliveries.receive(batch, undefined);
+    deliveries.renew(false, [runner], LIMITS);
+    open();
+    await new Promise(setImmediate);
+    expect(starts()).toBe(1);
+    clock.tick(10_000);
+    expect(starts()).toBe(2);
+    deliveries.receive(batchOf('x', [encodeBody('next')], 2), undefined);
+    expect(starts()).toBe(3);
+  });
 });
