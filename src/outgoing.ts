@@ -1,4 +1,5 @@
 /** What is asked of a message before it is sent, by a client and by the server itself, and its encoded form. */
+import type { Envelope } from './batch.js';
 import { writeBody, type WrittenBody } from './body/index.js';
 import { BroadcastError, textOf } from './errors.js';
 import { BroadcastMessage, idOf, type MessageId } from './message.js';
@@ -130,4 +131,24 @@ function write(data: unknown, buffer: Buffer, at: number): WrittenBody {
     if (error instanceof BroadcastError) throw error;
     throw new BroadcastError('data-not-cloneable', `the data cannot be read: ${textOf(error)}`, { cause: error });
   }
+}
+
+/** What stands before the bodies of messages like this one. */
+export function envelopeOf(
+  { channels, clients, name, persistent, headers, ttl }: BroadcastMessage,
+  idPrefix: string,
+  tracked: boolean,
+): Envelope {
+  return {
+    channels,
+    clients,
+    everyone: channels.length + clients.length === 0,
+    name,
+    headers: Object.keys(headers).length > 0 ? headers : undefined,
+    persistent,
+    tracked,
+    resent: false,
+    ttl,
+    idPrefix,
+  };
 }

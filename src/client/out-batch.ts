@@ -5,7 +5,7 @@
 import { ITEM_HEADER, type Batch, type Envelope, type SenderIdentity } from '../batch.js';
 import type { LazyReceipt } from '../lazy-receipt.js';
 import type { BroadcastMessage, MessageId } from '../message.js';
-import type { BodyWriter } from '../outgoing.js';
+import { envelopeOf, type BodyWriter } from '../outgoing.js';
 
 /** A batch is closed when it has so many bytes or messages; the server then handles it as one. */
 const BATCH_BYTES = 32 * 1024;
@@ -57,19 +57,8 @@ export class OutBatch {
     now: number,
     expected: number,
   ) {
-    const { channels, clients, name, persistent, headers, ttl } = message;
-    this.envelope = {
-      channels,
-      clients,
-      everyone: channels.length + clients.length === 0,
-      name,
-      headers: Object.keys(headers).length > 0 ? headers : undefined,
-      persistent,
-      tracked,
-      resent: false,
-      ttl,
-      idPrefix: id.prefix,
-    };
+    const { headers, ttl } = message;
+    this.envelope = envelopeOf(message, id.prefix, tracked);
     this.#channel = message.channel;
     this.#client = message.client;
     this.#headers = headers;

@@ -9,7 +9,7 @@ import type { Limits } from '../config.js';
 import { BroadcastError } from '../errors.js';
 import { LazyReceipt, WatchedReceipt } from '../lazy-receipt.js';
 import type { BroadcastMessage, MessageId } from '../message.js';
-import { checkSendOptions, Outgoing } from '../outgoing.js';
+import { checkSendOptions, envelopeOf, Outgoing } from '../outgoing.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
 import { rejected } from '../waiters.js';
 
@@ -73,7 +73,6 @@ export class LocalSender implements Outlet {
   }
 
   #batchOf(message: BroadcastMessage, id: MessageId, tracked: boolean): Batch {
-    const { channels, clients, name, persistent, headers, ttl } = message;
     const { buffer, end } = this.#outgoing.write(message, Buffer.allocUnsafe(FIRST_SIZE), ITEM_HEADER + 1);
     buffer.writeUInt32LE(end - ITEM_HEADER, 0);
     buffer[ITEM_HEADER] = 0; // the delta of the id
@@ -81,18 +80,7 @@ export class LocalSender implements Outlet {
     const first = ++this.#position;
     return {
       sender: this.#instance.sender,
-      envelope: {
-        channels,
-        clients,
-        everyone: channels.length + clients.length === 0,
-        name,
-        headers: Object.keys(headers).length > 0 ? headers : undefined,
-        persistent,
-        tracked,
-        resent: false,
-        ttl,
-        idPrefix: id.prefix,
-      },
+      envelope: envelopeOf(message, id.prefix, tracked),
       first,
       count: 1,
       idBase: id.counter,

@@ -79,6 +79,20 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     expect(await inbox.reached(4)).toEqual([1, 2, 3, 4]);
   });
 
+  it('tells of a flood with one notice that has a count, and each receipt has its own', async () => {
+    const { port } = await startServer(kind);
+    const sender = await connectedClient(port, 'sender');
+    const notices: DeliveryFailure[] = [];
+    sender.onDeliveryFailure(failure => notices.push(failure));
+    const messages = Array.from({ length: 100 }, (_, n) => BroadcastMessage.createClientMessage('away', n));
+    const receipts = await Promise.all(messages.map(message => sender.sendMessage(message)));
+    const told = { target: { client: 'away' }, reason: 'offline', queued: true, final: false };
+    expect(notices).toMatchObject([{ ...told, messageId: messages[0]?.id, count: 100 }]);
+    for (const [i, { failures }] of receipts.entries()) {
+      expect(failures).toEqual([{ ...told, messageId: messages[i]?.id, attempts: 0, at: failures[0]?.at }]);
+    }
+  });
+
   it('keeps a backlog for the first subscriber of a channel', async () => {
     const { port } = await startServer(kind);
     const sender = await connectedClient(port, 'sender');
