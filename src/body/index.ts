@@ -57,6 +57,43 @@ export function encodeBody(value: unknown): Buffer {
   return buffer.subarray(0, end);
 }
 
+/** An array of up to 65,535 values: 0xdc and their number. */
+const ARRAY_HEADER = 3;
+/**
+ * Bodies are decoded together up to so many bytes. Not more: the decoder may make strings as parts of one that holds the
+ * text of all of them, which lives as long as the last of them.
+ */
+const together = Buffer.allocUnsafeSlow(8 * 1024);
+
+/**
+ * Decodes several bodies by one call of the decoder, as the elements of an array; a small one costs a third less so. Takes
+ * as many from the first on as are plain, sound and not too large together; of the rest nothing is said.
+ */
+export function decodeBodies(bytes: Buffer, starts: readonly number[], ends: readonly number[]): unknown[] {
+  let at = ARRAY_HEADER;
+  let count = 0;
+  try {
+    for (; count < starts.length; count++) {
+      const start = starts[count] as number;
+      const end = ends[count] as number;
+      if (start >= end || at + end - start > together.length) break;
+      // What is not plain fails here too.
+      checkPlain(bytes, start, end, false);
+      at += bytes.copy(together, at, start, end);
+    }
+  } catch {
+    // The first that is damaged says so when its turn comes.
+  }
+  if (count < 2) return [];
+  together[0] = 0xdc;
+  together.writeUInt16BE(count, 1);
+  try {
+    return decodePlain(together, 0, at) as unknown[];
+  } catch {
+    return [];
+  }
+}
+
 /** Decodes `bytes`, or the part of them from `start` to `end`. Nothing in the value refers to them. Throws `body-invalid`. */
 export function decodeBody(bytes: Buffer, start = 0, end: number = bytes.length): unknown {
   if (start >= end) throw invalid('it is empty');
