@@ -7,11 +7,8 @@ import { root } from './prepare.js';
 /** The parser, the log, the delivery. */
 export const COVERED = ['src/protocol/parser.ts', 'src/engine/disk/', 'src/broker/delivery.ts'];
 
-/** Files among them that have reached it: a branch that is no longer taken fails the run. The others are named by it. */
-export const COMPLETE = [
-  'src/protocol/parser.ts',
-  'src/engine/disk/{describe,header,record,recovery,replay,scan,segment,state}.ts',
-];
+/** The same as patterns: a branch of theirs that no test takes fails the run. */
+export const COMPLETE = COVERED.map(place => (place.endsWith('/') ? `${place}**` : place));
 
 /** What the last run says of them: a line for each file with branches that no test takes, with the lines where they are. */
 export function uncovered() {

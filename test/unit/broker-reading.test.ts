@@ -1,6 +1,6 @@
 /** What the broker makes of an engine that cannot give back what it was given. */
 import { describe, expect, it } from 'vitest';
-import { diskEngine, memoryEngine, type Engine } from '../../src/engine/index.js';
+import { diskEngine, memoryEngine, type Engine, type EngineHost } from '../../src/engine/index.js';
 import {
   BroadcastMessage,
   BroadcastReject,
@@ -121,6 +121,64 @@ describe('a read that fails', () => {
     await held.reached(3);
     held.items[2]?.();
     expect(await inbox.reached(2)).toEqual([1, 2]);
+  });
+
+  it.each([false, true])(
+    'with nothing in it is made again if the engine has said that something came: %s',
+    async came => {
+      const memory = memoryEngine();
+      let host: EngineHost | undefined;
+      const held = new Inbox<() => void>();
+      const open: Engine['open'] = given => memory.open((host = given));
+      const read: Engine['read'] = (...args) => {
+        const answer = memory.read(...args);
+        if (!args[0].startsWith('q/away')) return answer;
+        return new Promise(resolve => held.push(() => resolve(answer)));
+      };
+      const { port } = await startServer('memory', { engine: wrapped(memory, { open, read }) });
+      const sender = await connectedClient(port, 'sender');
+      await sender.sendMessage(BroadcastMessage.createClientMessage('away', 1));
+      const inbox = new Inbox();
+      const away = newClient(port, 'away');
+      away.onMessage(message => inbox.push(message.data));
+      await away.connect();
+      await held.reached(1);
+      held.items[0]?.();
+      await held.reached(2);
+      if (came) host?.arrived('q/away\0');
+      held.items[1]?.();
+      await away.flush();
+      expect(held.items).toHaveLength(came ? 3 : 2);
+      held.items[2]?.();
+      await away.flush();
+      void sender.sendMessage(BroadcastMessage.createClientMessage('away', 2));
+      expect(await inbox.reached(2)).toEqual([1, 2]);
+    },
+  );
+
+  it.each(['answers', 'fails'])('that %s after the server has stopped is of no use any more', async how => {
+    const memory = memoryEngine();
+    const held = new Inbox<() => void>();
+    const read: Engine['read'] = (...args) => {
+      const answer = memory.read(...args);
+      if (!args[0].startsWith('q/away')) return answer;
+      return new Promise((resolve, reject) =>
+        held.push(() => (how === 'answers' ? resolve(answer) : reject(new Error('closed')))),
+      );
+    };
+    const logger = recordingLogger();
+    const { port, server } = await startServer('memory', { engine: wrapped(memory, { read }), logger });
+    const sender = await connectedClient(port, 'sender');
+    await sender.sendMessage(BroadcastMessage.createClientMessage('away', 1));
+    const away = newClient(port, 'away');
+    away.onMessage(() => undefined);
+    await away.connect();
+    await held.reached(1);
+    await server.stop();
+    held.items[0]?.();
+    await new Promise(setImmediate);
+    expect(held.items).toHaveLength(1);
+    expect(logger.warnings.join()).not.toContain('it is tried again');
   });
 
   it('without what has come back to the queue meanwhile is made again', async () => {

@@ -92,10 +92,7 @@ export class Space {
       await this.#preparing;
       try {
         const next = (this.#next ??= await this.#createSomehow(wanted));
-        if (next.capacity < wanted) {
-          await growSegment(next, wanted);
-          this.#free -= wanted - next.capacity;
-        }
+        await this.#enlarge(next, wanted);
         this.#next = undefined;
         this.segments.push(next);
         return next;
@@ -104,6 +101,14 @@ export class Space {
         await this.waitForRoom();
       }
     }
+  }
+
+  /** A segment that was prepared has the usual size. */
+  async #enlarge(segment: Segment, wanted: number): Promise<void> {
+    const { capacity } = segment;
+    if (capacity >= wanted) return;
+    await growSegment(segment, wanted);
+    this.#free -= wanted - capacity;
   }
 
   /** A segment that is needed now may use up the reserve, and be a small one if need be. */

@@ -289,3 +289,22 @@ describe('the disk engine with damaged files', () => {
     await bench.engine.close();
   });
 });
+
+describe('a read of a queue that ends meanwhile', () => {
+  it.each(['whole', 'damaged'])('brings nothing, and tells of no loss, when what was there is %s', async how => {
+    const { disk } = await smallLog('closed');
+    const bench = new DiskBench(disk.afterKill());
+    await bench.open();
+    if (how === 'damaged') {
+      const bytes = bytesOf(bench.disk);
+      const at = bytes.indexOf('message 3');
+      bytes[at] = (bytes[at] as number) ^ 1;
+    }
+    const reading = bench.engine.read('q', 0, 100, 100_000);
+    expect(reading).toBeInstanceOf(Promise);
+    bench.engine.drop('q');
+    expect(await reading).toEqual([]);
+    expect(bench.damage).toEqual([]);
+    await bench.engine.close();
+  });
+});

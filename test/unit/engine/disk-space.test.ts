@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { INSTANCE, newInstance, sampleBatch } from '../../../src/engine/conformance/batches.js';
 import { DiskBench, settled, until } from '../../helpers/disk-bench.js';
-import { SimulatedDisk } from '../../helpers/simulated-files.js';
+import { SimulatedDisk, type Inode } from '../../helpers/simulated-files.js';
 
 const SEGMENT = 8 * 1024;
 
@@ -319,6 +319,23 @@ describe('the space of the disk engine', () => {
     expect(bench.engine.read('q', 0, 1, 1)).toBeInstanceOf(Promise);
     expect(bench.engine.read('q', 45, 1, 1)).toBeInstanceOf(Array);
     expect(await bench.texts('q')).toEqual(texts);
+    await bench.engine.close();
+  });
+
+  it('lets the segment that was prepared grow for a group that is larger', async () => {
+    const bench = await newBench();
+    bench.append('q', ['small'], { bodyBytes: SEGMENT / 2 });
+    await bench.engine.commit();
+    await settled();
+    const prepared = bench.segments;
+    bench.append('q', ['large'], { bodyBytes: 4 * SEGMENT });
+    await bench.engine.commit();
+    expect(bench.segments.slice(0, prepared.length)).toEqual(prepared);
+    const grown = bench.disk.names.get(prepared[prepared.length - 1] as string) as Inode;
+    expect(grown.data.length).toBeGreaterThan(4 * SEGMENT);
+    await bench.engine.close();
+    await bench.open();
+    expect(await bench.texts('q')).toEqual(['small', 'large']);
     await bench.engine.close();
   });
 });
