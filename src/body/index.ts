@@ -76,7 +76,7 @@ export function decodeBodies(bytes: Buffer, starts: readonly number[], ends: rea
     for (; count < starts.length; count++) {
       const start = starts[count] as number;
       const end = ends[count] as number;
-      if (start >= end || at + end - start > together.length) break;
+      if (start >= end || at + end - start > together.length || bytes[start] === EXT32) break;
       // What is not plain fails here too.
       checkPlain(bytes, start, end, false);
       at += bytes.copy(together, at, start, end);

@@ -29,10 +29,13 @@ export function ring(ctx: Context, what: Expiring): void {
 function placesOf(ctx: Context, id: string): string[] {
   const parts = id.slice(2).split('\0');
   if (id.startsWith('i/')) return [id, queueIds.session(parts[1] as string, parts[2] as string)];
-  if (id.startsWith('q/')) return [id, queueIds.backlog(parts[1] as string)];
-  if (!id.startsWith('b/')) return [];
-  const subscribers = ctx.channels.get(parts[0] as string)?.sessions ?? [];
-  return [id, ...[...subscribers].map(({ name }) => queueIds.session(name, parts[0] as string))];
+  if (!id.startsWith('q/') && !id.startsWith('b/')) return [];
+  const channel = parts[id.startsWith('q/') ? 1 : 0] as string;
+  if (channel === '') return [id];
+  const subscribers = ctx.channels.get(channel)?.sessions ?? [];
+  return [
+    ...new Set([id, queueIds.backlog(channel), ...[...subscribers].map(({ name }) => queueIds.session(name, channel))]),
+  ];
 }
 
 function expireLive(ctx: Context, queue: Queue): void {
@@ -80,6 +83,10 @@ function expireWaiting(ctx: Context, queue: Queue, stored: StoredRun): void {
     armExpiry(ctx, ctx.engine.time() + LOOK_AGAIN, { kind: 'stored', run });
     return;
   }
+  // Another alarm, or its turn, may have ended it since it was read.
+  const { messages } = ctx.engine.usage(queue.id);
+  ctx.engine.ack(queue.id, handle, batch.count);
+  if (ctx.engine.usage(queue.id).messages === messages) return;
   // It may have been read for its turn already.
   if (queue.fetched.size > 0) rewind(queue, Infinity);
   const entry = storedEntry(ctx, stored, { offset: 0, count: batch.count });
@@ -88,7 +95,11 @@ function expireWaiting(ctx: Context, queue: Queue, stored: StoredRun): void {
 }
 
 function expireBacklog(ctx: Context, id: string, stored: StoredRun): void {
+  const { messages } = ctx.engine.usage(id);
   ctx.engine.ack(id, stored.handle, stored.batch.count);
+  const left = ctx.engine.usage(id).messages;
+  if (left === messages) return;
+  if (left === 0) ctx.backlogs.delete(id.slice(2));
   settleTracked(ctx, stored.handle, stored.batch.count, false);
   reportFailure(ctx, {
     batch: stored.batch,

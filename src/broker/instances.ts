@@ -60,7 +60,7 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   ctx.addresses.set(outlet.address, instance);
   if (before === undefined) {
     saveSession(ctx, session);
-    if (session.messages > 0) holdUntilDurable(ctx, session);
+    if (session.messages > 0 && session.instances.size === 1) holdUntilDurable(ctx, session);
   }
   if (before === undefined && session.instances.size === 2) {
     for (const other of session.instances.values()) saveHandlers(ctx, other);
@@ -87,7 +87,8 @@ export function resume(ctx: Context, instance: Instance): void {
     else putBack(one);
   }
   pumpInstance(ctx, instance);
-  if (instance.session.noticesWaiting) void sendNotices(ctx, instance);
+  if (instance.session.noticesWaiting)
+    sendNotices(ctx, instance).catch((error: unknown) => ctx.logger.error('kept notices cannot be read', error));
 }
 
 /** What an instance had of its name's queue when it was lost is its own still: its handlers may be at it. */
@@ -131,7 +132,7 @@ export function detach(ctx: Context, instance: Instance, outlet: Outlet, reason:
   leaveForGood(ctx, instance);
   retire(ctx, instance, reason === 'died');
   if (reason === 'finished' && instance.session.instances.size === 0)
-    void endSession(ctx, instance.session, 'session-expired');
+    void endSession(ctx, instance.session, 'session-expired').catch(() => undefined);
 }
 
 function leaveForGood(ctx: Context, { id, sender }: Instance): void {

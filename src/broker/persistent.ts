@@ -213,6 +213,7 @@ function storeAway(ctx: Context, entry: Entry, away: Away): void {
     } else {
       refuse(ctx, entry, 0, count, recipient, 'queue-full');
       finish(ctx, entry, 0, count, false);
+      if (target === undefined && ctx.engine.usage(queue).messages === 0) ctx.backlogs.delete(queue.slice(2));
     }
   }
 }

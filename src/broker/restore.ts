@@ -5,7 +5,7 @@ import { rewind } from './delivery.js';
 import { armStored } from './alarms.js';
 import { waitForRestored } from './instances.js';
 import { Instance, type Queue, type Session } from './model.js';
-import { addSubscriber, declare, newSession, sessionQueue, type SavedSession } from './registry.js';
+import { addSubscriber, declare, newSession, saveSession, sessionQueue, type SavedSession } from './registry.js';
 import { announce, flushSender, senderOf } from './senders.js';
 
 export function restore(ctx: Context, state: EngineState): void {
@@ -42,6 +42,8 @@ export function restore(ctx: Context, state: EngineState): void {
     const waiting = queues.filter(queue => !queue.startsWith('d/')).length;
     if (waiting > 0) ctx.tracked.set(handle, { sender: instance, position, id, waiting, delivered: 0 });
   }
+  // That they were there is said once: from here on it is known who is.
+  for (const session of occupied) saveSession(ctx, session);
   for (const instance of ctx.instances.values()) {
     instance.process = processes.get(instance.id) ?? '';
     waitForRestored(ctx, instance);

@@ -9,6 +9,7 @@ import { forgetUndelivered } from './tracking.js';
 /** Ends a session: subscriptions, queues, dead letters. */
 export async function endSession(ctx: Context, session: Session, reason: 'session-expired' | 'dropped'): Promise<void> {
   const { name } = session;
+  const bound = ctx.lastHandle;
   for (const channel of [...session.subscriptions.keys()]) endSubscription(ctx, session, channel, undefined);
   if (session.instances.size > 0) saveSession(ctx, session);
   else {
@@ -18,7 +19,7 @@ export async function endSession(ctx: Context, session: Session, reason: 'sessio
   for (const queue of [...session.queues.values()]) {
     stopReading(queue);
     if (reason === 'session-expired') returnBacklog(ctx, queue);
-    await emptyQueue(ctx, queue, reason);
+    await emptyQueue(ctx, queue, reason, bound);
   }
   if (ctx.stopped) return;
   for (const subscription of session.deadLetterQueues) ctx.engine.drop(queueIds.deadLetters(name, subscription));

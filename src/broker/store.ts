@@ -107,11 +107,7 @@ function noteStored(ctx: Context, entry: Entry, handle: number, away: readonly A
     for (const queue of delivery.queues) {
       queue.unstored--;
       awaitExpiry(ctx, entry, queue.id, delivery.handle, delivery.count);
-      grow(
-        queue,
-        batch.count === delivery.count ? batch.count : delivery.count - delivery.done,
-        bytesOf(batch, delivery.offset, delivery.count),
-      );
+      for (const { offset, count } of openParts(delivery)) grow(queue, count, bytesOf(batch, offset, count));
     }
   }
   if (sender !== undefined && !sender.stored) sender.stored = true;

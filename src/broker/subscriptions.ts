@@ -88,6 +88,11 @@ export function returnBacklog(ctx: Context, queue: Queue): void {
     return;
   }
   grow(target, messages, bytes);
+  if (heir?.generated === true) {
+    heir.backlogs.set(subscription, Math.max(below, heir.backlogs.get(subscription) ?? 0));
+    saveSession(ctx, heir);
+  }
+  target.redeliverBelow = Math.max(target.redeliverBelow, queue.redeliverBelow);
   rewind(target, 0);
   pump(ctx, target);
 }
@@ -126,7 +131,10 @@ export async function dropSubscription(
 ): Promise<void> {
   endSubscription(ctx, session, channel, by);
   const queue = session.queues.get(channel);
-  if (queue !== undefined) await emptyQueue(ctx, queue, reason);
+  if (queue !== undefined) {
+    if (reason === 'session-expired') returnBacklog(ctx, queue);
+    await emptyQueue(ctx, queue, reason);
+  }
   await ctx.engine.commit();
 }
 
@@ -144,9 +152,13 @@ export function endSubscription(ctx: Context, session: Session, channel: string,
 }
 
 /** Takes everything out of a queue that was there when it was called, and tells the senders. */
-export async function emptyQueue(ctx: Context, queue: Queue, reason: FailureReason): Promise<void> {
+export async function emptyQueue(
+  ctx: Context,
+  queue: Queue,
+  reason: FailureReason,
+  bound = ctx.lastHandle,
+): Promise<void> {
   const { id } = queue;
-  const bound = ctx.lastHandle;
   let from = 0;
   for (;;) {
     const runs = (await ctx.engine.read(id, from, 4096, 1024 * 1024)).filter(run => run.handle <= bound);

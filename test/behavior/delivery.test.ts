@@ -309,7 +309,10 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     expect(await inbox.reached(1)).toEqual([{ n: 1n }]);
     await client.flush();
     expect(await server.deadLetters('worker').list()).toEqual([]);
-    expect((await server.sessions()).find(({ name }) => name === 'worker')).toMatchObject({ queued: 0, queuedBytes: 0 });
+    expect((await server.sessions()).find(({ name }) => name === 'worker')).toMatchObject({
+      queued: 0,
+      queuedBytes: 0,
+    });
     await expect(server.deadLetters('worker').drop('12345')).rejects.toMatchObject({ code: 'not-found' });
   });
 
@@ -366,6 +369,31 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     const sender = await connectedClient(port);
     await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 1), { until: 'delivered' });
     expect(inbox.items.sort()).toEqual(['first', 'second']);
+  });
+
+  it('counts as waiting only what waits, whatever was acknowledged before it was stored', async () => {
+    const { port, server } = await startServer(kind, { limits: { queueMessages: 20 } });
+    const sender = await connectedClient(port, 'sender');
+    let hold = gate();
+    const inbox = new Inbox();
+    const worker = newClient(port, 'worker');
+    worker.onMessage(({ data }) => {
+      inbox.push(data);
+      return data === 5 ? hold.promise : undefined;
+    });
+    await worker.connect();
+    for (let round = 1; round <= 6; round++) {
+      hold = gate();
+      const messages = Array.from({ length: 10 }, (_, n) => BroadcastMessage.createClientMessage('worker', n));
+      await Promise.all(messages.map(message => sender.sendMessage(message)));
+      hold.open();
+      await inbox.reached(round * 10);
+      await worker.flush();
+    }
+    expect((await server.sessions()).find(({ name }) => name === 'worker')).toMatchObject({
+      queued: 0,
+      queuedBytes: 0,
+    });
   });
 
   it('refuses a queue that is full, and says so', async () => {

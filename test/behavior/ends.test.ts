@@ -114,6 +114,18 @@ describe('a store that is full', () => {
     expect(notices.map(({ final }) => final)).toEqual([false, false, true, true]);
   });
 
+  it('leaves the place of a channel without a backlog to another one', async () => {
+    const { port } = await startServer('memory', { limits: { backlogChannels: 2, storeBytes: 5000 } });
+    const sender = await connectedClient(port, 'sender');
+    const reasons = async (channel: string, bytes: number): Promise<string[]> => {
+      const { failures } = await sender.sendMessage(BroadcastMessage.createChannelMessage(channel, 'x'.repeat(bytes)));
+      return failures.map(({ reason }) => reason);
+    };
+    expect(await reasons('a', 3000)).toEqual(['no-subscribers']);
+    expect(await reasons('b', 3000)).toEqual(['queue-full']);
+    expect(await reasons('c', 1)).toEqual(['no-subscribers']);
+  });
+
   it('takes what a client that has gone left in memory, once there is room', async () => {
     const clock = new TestClock();
     const options = { clock, instanceGrace: 100, deadAfter: 50, pingInterval: 20 };
@@ -144,7 +156,36 @@ describe('a store that is full', () => {
   });
 });
 
+describe('an engine that fails when a client leaves or comes', () => {
+  it('is nothing that ends the process', async () => {
+    const engine = memoryEngine();
+    const { port, server } = await startServer('memory', { engine });
+    const generated = newClient(port);
+    generated.onMessage('room', () => undefined);
+    await generated.connect();
+    const gone = new Promise(resolve => server.on('disconnect', resolve));
+    const { commit } = engine;
+    engine.commit = () => Promise.reject(new Error('EIO'));
+    await Promise.all([generated.close(), gone]);
+    await new Promise(setImmediate);
+    engine.commit = commit;
+  });
+});
+
 describe('a message with a time to live', () => {
+  it('gives the place of its backlog to another channel when it expires', async () => {
+    const clock = new TestClock();
+    const { port } = await startServer('memory', { clock, limits: { backlogChannels: 1 } });
+    const sender = await connectedClient(port, 'sender');
+    const expired = new Inbox<DeliveryFailure>();
+    sender.onDeliveryFailure(failure => failure.final && expired.push(failure));
+    await sender.sendMessage(BroadcastMessage.createChannelMessage('a', 1, { ttl: 1000 }));
+    clock.tick(1001);
+    await expired.reached(1);
+    const { failures } = await sender.sendMessage(BroadcastMessage.createChannelMessage('b', 1));
+    expect(failures.map(({ reason }) => reason)).toEqual(['no-subscribers']);
+  });
+
   it('expires where it waits, also when it got there on its way to a client that left', async () => {
     const clock = new TestClock();
     const { port, server } = await startServer('memory', {

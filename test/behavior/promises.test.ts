@@ -106,6 +106,30 @@ describe('a generated name', () => {
     expect(await (await subscriber(port, 'next')).reached(2)).toEqual([2, 3]);
   });
 
+  it('leaves it to another generated name, which gives back what it does not handle either', async () => {
+    const { port, server } = await startServer('memory');
+    const { sender, leave } = await firstSubscriber(port);
+    const finals: DeliveryFailure[] = [];
+    sender.onDeliveryFailure(failure => failure.final && finals.push(failure));
+    const { promise, open } = gate();
+    const started = new Inbox();
+    const second = newClient(port);
+    second.onMessage('room', ({ data }) => {
+      started.push(data);
+      return promise;
+    });
+    await second.connect();
+    await leave();
+    expect(await started.reached(1)).toEqual([2]);
+    const gone = new Promise(resolve => server.on('disconnect', resolve));
+    const closed = second.close();
+    open();
+    await Promise.all([closed, gone]);
+    expect(await (await subscriber(port, 'next')).reached(1)).toEqual([3]);
+    await sender.flush();
+    expect(finals).toEqual([]);
+  });
+
   it('leaves it to another subscriber, and not what that one had itself', async () => {
     const { port } = await startServer('memory');
     const { sender, leave } = await firstSubscriber(port);
@@ -305,6 +329,28 @@ describe('what waits when the server ends', () => {
     ]);
   });
 
+  it('is not marked when it came in a later run in which nobody was there', async () => {
+    const dataDir = join(await temporaryFolder(), 'data');
+    const first = await startServer('disk', { dataDir });
+    const { port } = first;
+    const proxy = await startProxy(port);
+    const reader = newClient(proxy.port, 'pool');
+    reader.onMessage(() => undefined);
+    await reader.connect();
+    proxy.isRefusing = true;
+    await first.server.stop();
+    const second = await startServer('disk', { dataDir, port });
+    const sender = await connectedClient(port, 'sender');
+    expect((await sender.sendMessage(send(1))).status).toBe('stored');
+    await second.server.stop();
+    await startServer('disk', { dataDir, port });
+    const inbox = new Inbox();
+    const next = newClient(port, 'pool');
+    next.onMessage(({ data }, { redelivered }) => inbox.push([data, redelivered]));
+    await next.connect();
+    expect(await inbox.reached(1)).toEqual([[1, false]]);
+  });
+
   it('is delivered only when it is durable that somebody is there', async () => {
     const engine = memoryEngine();
     const { port } = await startServer('memory', { engine });
@@ -330,6 +376,39 @@ describe('what waits when the server ends', () => {
 });
 
 describe('forget', () => {
+  it('ends what waited when it was called, and nothing that is sent meanwhile', async () => {
+    const engine = memoryEngine();
+    const { port, server } = await startServer('memory', { engine });
+    const sender = await connectedClient(port, 'sender');
+    const reader = newClient(port, 'reader');
+    reader.onMessage('room', () => undefined);
+    await reader.connect();
+    await reader.close();
+    await sender.sendMessage(BroadcastMessage.createChannelMessage('room', 'old'));
+    await sender.sendMessage(BroadcastMessage.createClientMessage('reader', 'old'));
+    const finals = new Inbox<DeliveryFailure>();
+    sender.onDeliveryFailure(failure => failure.final && finals.push(failure));
+    const { promise, open } = gate();
+    const { read } = engine;
+    engine.read = async (...args) => {
+      await promise;
+      return read.apply(engine, args);
+    };
+    const forgotten = server.forget('reader');
+    expect(await sender.sendMessage(BroadcastMessage.createClientMessage('reader', 'new'))).toMatchObject({
+      status: 'stored',
+    });
+    open();
+    await forgotten;
+    const inbox = new Inbox();
+    const again = newClient(port, 'reader');
+    again.onMessage(({ data }) => inbox.push(data));
+    await again.connect();
+    expect(await inbox.reached(1)).toEqual(['new']);
+    await sender.flush();
+    expect(finals.items.map(({ reason }) => reason)).toEqual(['dropped', 'dropped']);
+  });
+
   it('of a name that is here leaves the mark on what it may have handled when the server ends', async () => {
     const dataDir = join(await temporaryFolder(), 'data');
     const first = await startServer('disk', { dataDir });
