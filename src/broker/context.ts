@@ -55,6 +55,8 @@ export class Context {
   readonly undelivered = new Map<string, Set<number>>();
   /** Channels with a backlog. */
   readonly backlogs = new Set<string>();
+  /** By channel: what waits in its backlog below this handle may have been handled by a client that left it there. */
+  readonly backlogDoubts = new Map<string, number>();
 
   serial = 0;
   /** The highest handle that the engine has given. */

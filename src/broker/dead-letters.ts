@@ -53,11 +53,16 @@ export function deadLetter(ctx: Context, queue: Queue, doomed: Doomed): void {
   const { handle, batch, index, reason, attempts, revival } = doomed;
   const target = queueIds.deadLetters(session.name, queue.subscription);
   const note: DeadNote = { reason, attempts, at: ctx.clock.now(), revival };
+  const before = engine.usage(target).messages;
   engine.move(queue.id, target, handle, 1, JSON.stringify(note));
+  // It came from two queues of the name, and this is the second one: the sender knows.
+  const isNew = engine.usage(target).messages > before;
   session.deadLetterQueues.add(queue.subscription);
   shrink(queue, 1, bytesOf(batch, index, 1));
   settleTracked(ctx, handle, 1, false);
-  if (deadLetterCount(ctx, session) > limits.deadLetters) void dropOldest(ctx, session);
+  if (!isNew) return;
+  if (deadLetterCount(ctx, session) > limits.deadLetters)
+    dropOldest(ctx, session).catch((error: unknown) => ctx.logger.error('dead letters cannot be read', error));
   ctx.logger.warn(`a message for "${session.name}" went to the dead letters: ${reason}`);
   reportFailure(ctx, {
     batch,

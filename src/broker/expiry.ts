@@ -5,6 +5,7 @@ import { armExpiry, armLive } from './alarms.js';
 import { queueIds, type Context } from './context.js';
 import { expire, isExpired, newDelivery, pump, rewind, storedEntry } from './delivery.js';
 import type { Delivery, Expiring, Queue } from './model.js';
+import { saveBacklogDoubt } from './registry.js';
 import { reportFailure } from './senders.js';
 import { settleTracked } from './tracking.js';
 
@@ -99,7 +100,10 @@ function expireBacklog(ctx: Context, id: string, stored: StoredRun): void {
   ctx.engine.ack(id, stored.handle, stored.batch.count);
   const left = ctx.engine.usage(id).messages;
   if (left === messages) return;
-  if (left === 0) ctx.backlogs.delete(id.slice(2));
+  if (left === 0) {
+    ctx.backlogs.delete(id.slice(2));
+    saveBacklogDoubt(ctx, id.slice(2), 0);
+  }
   settleTracked(ctx, stored.handle, stored.batch.count, false);
   reportFailure(ctx, {
     batch: stored.batch,

@@ -53,8 +53,12 @@ export function saveSession(ctx: Context, session: Session): void {
   for (const instance of instances.values())
     if (instance.process !== '') processes.push([instance.id, instance.process]);
   const occupied = instances.size > 0;
-  for (const queue of session.queues.values()) session.doubtBelow = Math.max(session.doubtBelow, queue.redeliverBelow);
-  if (session.messages === 0) session.doubtBelow = 0;
+  let isEmpty = true;
+  for (const queue of session.queues.values()) {
+    session.doubtBelow = Math.max(session.doubtBelow, queue.redeliverBelow);
+    isEmpty &&= ctx.engine.usage(queue.id).messages === 0;
+  }
+  if (isEmpty) session.doubtBelow = 0;
   const { doubtBelow, backlogs } = session;
   const saved: SavedSession = { generated, lastSeen, occupied, doubtBelow, backlogs: [...backlogs], processes };
   ctx.engine.put(`s/${name}`, JSON.stringify(saved));
@@ -71,6 +75,14 @@ export function saveSubscription(ctx: Context, { name }: Session, channel: strin
  */
 export function saveHandlers(ctx: Context, { id, session, handlers }: Instance): void {
   for (const channel of handlers.keys()) if (channel !== SELF) saveHandler(ctx, id, session, channel, true);
+}
+
+/** Writes below which handle a channel's backlog may have been handled before; 0: it was not. */
+export function saveBacklogDoubt(ctx: Context, channel: string, below: number): void {
+  if (below === 0 && !ctx.backlogDoubts.has(channel)) return;
+  if (below === 0) ctx.backlogDoubts.delete(channel);
+  else ctx.backlogDoubts.set(channel, below);
+  ctx.engine.put(`w/${channel}`, below === 0 ? null : String(below));
 }
 
 export function saveHandler(

@@ -19,6 +19,7 @@ export function restore(ctx: Context, state: EngineState): void {
     else if (key.startsWith('u/')) restoreSubscription(ctx, key.slice(2), Number(value));
     else if (key.startsWith('h/')) noteHandler(handled, key.slice(2));
     else if (key.startsWith('t/')) restoreUndelivered(ctx, key.slice(2));
+    else if (key.startsWith('w/')) ctx.backlogDoubts.set(key.slice(2), Number(value));
   }
   for (const { instance, name, floor, taken } of state.senders) {
     const sender = senderOf(ctx, instance, name);

@@ -16,8 +16,9 @@ export async function endSession(ctx: Context, session: Session, reason: 'sessio
     ctx.sessions.delete(name);
     ctx.engine.put(`s/${name}`, null);
   }
-  for (const queue of [...session.queues.values()]) {
-    stopReading(queue);
+  const queues = [...session.queues.values()];
+  for (const queue of queues) stopReading(queue);
+  for (const queue of queues) {
     if (reason === 'session-expired') returnBacklog(ctx, queue);
     await emptyQueue(ctx, queue, reason, bound);
   }

@@ -11,6 +11,7 @@ import {
   addSubscriber,
   declare,
   removeSubscriber,
+  saveBacklogDoubt,
   saveHandler,
   saveSession,
   saveSubscription,
@@ -62,6 +63,8 @@ function takeBacklog(ctx: Context, session: Session, channel: string): void {
   const queue = sessionQueue(session, channel);
   ctx.engine.move(id, queue.id);
   grow(queue, messages, bytes);
+  queue.redeliverBelow = Math.max(queue.redeliverBelow, ctx.backlogDoubts.get(channel) ?? 0);
+  saveBacklogDoubt(ctx, channel, 0);
   rewind(queue, 0);
   if (session.generated) {
     session.backlogs.set(channel, ctx.lastHandle + 1);
@@ -85,6 +88,8 @@ export function returnBacklog(ctx: Context, queue: Queue): void {
   shrink(queue, messages, bytes);
   if (target === undefined) {
     ctx.backlogs.add(subscription);
+    const doubt = Math.max(ctx.backlogDoubts.get(subscription) ?? 0, Math.min(queue.redeliverBelow, below));
+    saveBacklogDoubt(ctx, subscription, doubt);
     return;
   }
   grow(target, messages, bytes);

@@ -173,6 +173,45 @@ describe('an engine that fails when a client leaves or comes', () => {
 });
 
 describe('a message with a time to live', () => {
+  it('expires once, where what comes to a client in two ways waits in turns', async () => {
+    const clock = new TestClock();
+    const { port, server } = await startServer('memory', { clock, limits: { windowMessages: 2 } });
+    const sender = await connectedClient(port, 'sender');
+    const expired: DeliveryFailure[] = [];
+    sender.onDeliveryFailure(failure => failure.final && expired.push(failure));
+    const reader = newClient(port, 'reader');
+    const started = new Inbox();
+    const { promise, open } = gate();
+    reader.onMessage(({ data }) => {
+      started.push(data);
+      return promise;
+    });
+    await reader.connect();
+    const options = { ttl: 60_000 };
+    const receipts = Array.from({ length: 20 }, (_, n) =>
+      sender.sendMessage(
+        n % 2 === 0
+          ? BroadcastMessage.createBroadcastMessage(n, options)
+          : BroadcastMessage.createClientMessage('reader', n, options),
+      ),
+    );
+    await started.reached(1);
+    // Stored for want of progress; then their time passes.
+    while ((await server.sessions()).find(({ name }) => name === 'reader')?.queued !== 20) {
+      clock.tick(20);
+      await sender.flush();
+    }
+    await Promise.all(receipts);
+    clock.tick(61_000);
+    while (((await server.sessions()).find(({ name }) => name === 'reader')?.queued ?? 0) > 2) await sender.flush();
+    await sender.flush();
+    const told = new Map<string, number>();
+    for (const { messageId, count = 1 } of expired) told.set(messageId, (told.get(messageId) ?? 0) + count);
+    expect([...told.values()].reduce((sum, n) => sum + n, 0)).toBe(18);
+    expect([...told.values()].filter(n => n > 1)).toEqual([]);
+    open();
+  });
+
   it('gives the place of its backlog to another channel when it expires', async () => {
     const clock = new TestClock();
     const { port } = await startServer('memory', { clock, limits: { backlogChannels: 1 } });

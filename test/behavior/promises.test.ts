@@ -106,6 +106,21 @@ describe('a generated name', () => {
     expect(await (await subscriber(port, 'next')).reached(2)).toEqual([2, 3]);
   });
 
+  it('leaves a mark on what it had been given', async () => {
+    const { port, server } = await startServer('memory');
+    const { leave } = await firstSubscriber(port);
+    const gone = new Promise(resolve => server.on('disconnect', resolve));
+    await Promise.all([leave(), gone]);
+    const inbox = new Inbox();
+    const next = newClient(port, 'next');
+    next.onMessage('room', ({ data }, { redelivered }) => inbox.push([data, redelivered]));
+    await next.connect();
+    expect(await inbox.reached(2)).toEqual([
+      [2, true],
+      [3, true],
+    ]);
+  });
+
   it('leaves it to another generated name, which gives back what it does not handle either', async () => {
     const { port, server } = await startServer('memory');
     const { sender, leave } = await firstSubscriber(port);
@@ -327,6 +342,27 @@ describe('what waits when the server ends', () => {
       [3, true],
       [4, false],
     ]);
+  });
+
+  it('is delivered although further instances keep coming', async () => {
+    const engine = memoryEngine();
+    const { port, server } = await startServer('memory', { engine });
+    const sender = await connectedClient(port, 'sender');
+    await sender.sendMessage(send(1));
+    const commits = new Inbox<() => void>();
+    engine.commit = () => new Promise(resolve => commits.push(resolve));
+    const inbox = new Inbox();
+    const reader = newClient(port, 'pool');
+    reader.onMessage(({ data }) => inbox.push(data));
+    void reader.connect();
+    await commits.reached(1);
+    const known = commits.items.length;
+    const came = new Promise(resolve => server.on('connect', resolve));
+    void newClient(port, 'pool').connect();
+    await came;
+    for (const resolve of commits.items.slice(0, known)) resolve();
+    expect(await inbox.reached(1)).toEqual([1]);
+    for (const resolve of commits.items) resolve();
   });
 
   it('is not marked when it came in a later run in which nobody was there', async () => {
