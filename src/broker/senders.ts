@@ -277,7 +277,7 @@ function readerOf(session: Session, instance: string): Instance | undefined {
 }
 
 /** A kept notice as one of the name's instances is told of it. */
-export function noticeFor(
+function noticeFor(
   reader: Instance,
   { failure, position, instance }: KeptNotice,
   notice: number,
@@ -313,7 +313,7 @@ function noticeBatch(ctx: Context, name: string, kept: KeptNotice): Batch {
 const NOBODY = { instance: '0'.repeat(32), name: undefined };
 
 /** Reads a notice back. */
-export function readNotice({ envelope }: Batch): KeptNotice {
+function readNotice({ envelope }: Batch): KeptNotice {
   return JSON.parse((envelope.headers as { notice: string }).notice) as KeptNotice;
 }
 
