@@ -277,11 +277,7 @@ function readerOf(session: Session, instance: string): Instance | undefined {
 }
 
 /** A kept notice as one of the name's instances is told of it. */
-function noticeFor(
-  reader: Instance,
-  { failure, position, instance }: KeptNotice,
-  notice: number,
-): FailureMessage {
+function noticeFor(reader: Instance, { failure, position, instance }: KeptNotice, notice: number): FailureMessage {
   return { failure, position: reader.id === instance ? position : 0, notice };
 }
 
