@@ -51,7 +51,7 @@ export class Context {
   readonly addresses = new Map<string, Instance>();
   /** Stored, tracked messages by handle. */
   readonly tracked = new Map<number, Tracked>();
-  /** By sending instance: positions whose final outcome is that nobody got them, oldest first; see store.ts. */
+  /** By sending instance: positions whose final outcome is that nobody got them, oldest first; see tracking.ts. */
   readonly undelivered = new Map<string, Set<number>>();
   /** Channels with a backlog. */
   readonly backlogs = new Set<string>();

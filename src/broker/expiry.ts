@@ -84,7 +84,7 @@ function expireWaiting(ctx: Context, queue: Queue, stored: StoredRun): void {
     armExpiry(ctx, ctx.engine.time() + LOOK_AGAIN, { kind: 'stored', run });
     return;
   }
-  // Another alarm, or its turn, may have ended it since it was read.
+  // Another alarm, or its turn, may have ended it since it was read: then it is told of already.
   const { messages } = ctx.engine.usage(queue.id);
   ctx.engine.ack(queue.id, handle, batch.count);
   if (ctx.engine.usage(queue.id).messages === messages) return;

@@ -5,6 +5,7 @@ import { expect, it, onTestFinished } from 'vitest';
 import { systemClock } from '../../src/clock.js';
 import { diskEngine } from '../../src/engine/index.js';
 import { temporaryFolder } from '../helpers/scene.js';
+import { ENVELOPE } from '../helpers/envelope.js';
 
 const KIB = 1024;
 
@@ -29,18 +30,7 @@ it('a name that is away does not hold on to what was stored and acknowledged aft
     items.writeUInt32LE(bytes - 4, 0);
     const batch = {
       sender: { instance: 'ab'.repeat(16), name: 'sender' },
-      envelope: {
-        channels: [],
-        clients: [queue],
-        everyone: false,
-        name: undefined,
-        headers: undefined,
-        persistent: true,
-        tracked: false,
-        resent: false,
-        ttl: undefined,
-        idPrefix: 'A'.repeat(16),
-      },
+      envelope: { ...ENVELOPE, clients: [queue], idPrefix: 'A'.repeat(16) },
       first: position,
       count: 1,
       idBase: position,

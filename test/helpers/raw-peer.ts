@@ -8,6 +8,7 @@ import { FRAME, FRAME_HEADER, PREAMBLE } from '../../src/protocol/constants.js';
 import * as frames from '../../src/protocol/frames.js';
 import { encodeMessagesHeader } from '../../src/protocol/messages.js';
 import { FrameParser } from '../../src/protocol/parser.js';
+import { ENVELOPE } from './envelope.js';
 
 const ID_PREFIX = 'raw-peer-0000000';
 const NO_ALIASES = { channel: () => undefined, client: () => undefined };
@@ -147,19 +148,7 @@ export class RawPeer {
     items.writeUInt32LE(1 + body.length);
     const batch: Batch = {
       sender: { instance: '', name: undefined },
-      envelope: {
-        channels: [],
-        clients: [],
-        everyone: false,
-        name: undefined,
-        headers: undefined,
-        persistent: true,
-        tracked: false,
-        resent: false,
-        ttl: undefined,
-        idPrefix: ID_PREFIX,
-        ...to,
-      },
+      envelope: { ...ENVELOPE, idPrefix: ID_PREFIX, ...to },
       first: position,
       count: 1,
       idBase: position,

@@ -16,6 +16,7 @@ import {
   type EnvelopeMemo,
 } from '../../src/protocol/messages.js';
 import { FAILURE_REASONS, type DeliveryFailure } from '../../src/receipts.js';
+import { ENVELOPE } from '../helpers/envelope.js';
 
 // ---- what both sides know ------------------------------------------------------------------------------------------------
 
@@ -268,18 +269,7 @@ const welcome: frames.Welcome = {
 
 const exampleBatch: Batch = {
   sender: { instance: INSTANCE, name: 'billing' },
-  envelope: {
-    channels: ['orders'],
-    clients: [],
-    everyone: false,
-    name: undefined,
-    headers: undefined,
-    persistent: true,
-    tracked: false,
-    resent: false,
-    ttl: undefined,
-    idPrefix: ID_PREFIX,
-  },
+  envelope: { ...ENVELOPE, channels: ['orders'], idPrefix: ID_PREFIX },
   first: 1,
   count: 2,
   idBase: 40,

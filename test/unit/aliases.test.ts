@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { Batch } from '../../src/batch.js';
 import { Aliases } from '../../src/server/aliases.js';
 import { wireOf } from '../../src/server/wire.js';
+import { ENVELOPE } from '../helpers/envelope.js';
 
 const A = 'a'.repeat(32);
 const B = 'b'.repeat(32);
@@ -57,18 +58,7 @@ describe('a batch that was kept longer than its sender’s number lived', () => 
     const aliases = new Aliases();
     const batch: Batch = {
       sender: { instance: A, name: 'a' },
-      envelope: {
-        channels: ['x'],
-        clients: [],
-        everyone: false,
-        name: undefined,
-        headers: undefined,
-        persistent: true,
-        tracked: false,
-        resent: false,
-        ttl: undefined,
-        idPrefix: PREFIX,
-      },
+      envelope: { ...ENVELOPE, channels: ['x'], idPrefix: PREFIX },
       first: 1,
       count: 1,
       idBase: 1,

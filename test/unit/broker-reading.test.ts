@@ -29,6 +29,21 @@ function wrapped(engine: Engine, change: Partial<Engine>): Engine {
   });
 }
 
+/** An engine whose answers to reads of the queues of "away" wait, while `slow`, until a test lets them go. */
+function slowReads(slow = true, change: Partial<Engine> = {}) {
+  const memory = memoryEngine();
+  const held = new Inbox<() => void>();
+  const state = { slow, fails: false };
+  const read: Engine['read'] = (...args) => {
+    const answer = memory.read(...args);
+    if (!state.slow || !args[0].startsWith('q/away')) return answer;
+    return new Promise((resolve, reject) =>
+      held.push(() => (state.fails ? reject(new Error('closed')) : resolve(answer))),
+    );
+  };
+  return { memory, held, state, engine: wrapped(memory, { ...change, read }) };
+}
+
 describe('messages that are damaged in the store', () => {
   it('are no longer counted, and who followed one hears that it is lost', async () => {
     const disk = new SimulatedDisk();
@@ -93,20 +108,11 @@ describe('a read that fails', () => {
   });
 
   it('later than what was stored meanwhile is made again at once', async () => {
-    const memory = memoryEngine();
-    const started = new Inbox();
-    const held = new Inbox<() => void>();
-    let slow = false;
-    const read: Engine['read'] = (...args) => {
-      const answer = memory.read(...args);
-      if (!slow || !args[0].startsWith('q/away')) return answer;
-      started.push(args);
-      return new Promise(resolve => held.push(() => resolve(answer)));
-    };
-    const { port } = await startServer('memory', { engine: wrapped(memory, { read }) });
+    const { held, state, engine } = slowReads(false);
+    const { port } = await startServer('memory', { engine });
     const sender = await connectedClient(port, 'sender');
     await sender.sendMessage(BroadcastMessage.createClientMessage('away', 1));
-    slow = true;
+    state.slow = true;
     const inbox = new Inbox();
     const away = newClient(port, 'away');
     away.onMessage(message => inbox.push(message.data));
@@ -126,16 +132,10 @@ describe('a read that fails', () => {
   it.each([false, true])(
     'with nothing in it is made again if the engine has said that something came: %s',
     async came => {
-      const memory = memoryEngine();
       let host: EngineHost | undefined;
-      const held = new Inbox<() => void>();
       const open: Engine['open'] = given => memory.open((host = given));
-      const read: Engine['read'] = (...args) => {
-        const answer = memory.read(...args);
-        if (!args[0].startsWith('q/away')) return answer;
-        return new Promise(resolve => held.push(() => resolve(answer)));
-      };
-      const { port } = await startServer('memory', { engine: wrapped(memory, { open, read }) });
+      const { memory, held, engine } = slowReads(true, { open });
+      const { port } = await startServer('memory', { engine });
       const sender = await connectedClient(port, 'sender');
       await sender.sendMessage(BroadcastMessage.createClientMessage('away', 1));
       const inbox = new Inbox();
@@ -157,17 +157,10 @@ describe('a read that fails', () => {
   );
 
   it.each(['answers', 'fails'])('that %s after the server has stopped is of no use any more', async how => {
-    const memory = memoryEngine();
-    const held = new Inbox<() => void>();
-    const read: Engine['read'] = (...args) => {
-      const answer = memory.read(...args);
-      if (!args[0].startsWith('q/away')) return answer;
-      return new Promise((resolve, reject) =>
-        held.push(() => (how === 'answers' ? resolve(answer) : reject(new Error('closed')))),
-      );
-    };
+    const { held, state, engine } = slowReads();
+    state.fails = how === 'fails';
     const logger = recordingLogger();
-    const { port, server } = await startServer('memory', { engine: wrapped(memory, { read }), logger });
+    const { port, server } = await startServer('memory', { engine, logger });
     const sender = await connectedClient(port, 'sender');
     await sender.sendMessage(BroadcastMessage.createClientMessage('away', 1));
     const away = newClient(port, 'away');
@@ -182,15 +175,8 @@ describe('a read that fails', () => {
   });
 
   it('without what has come back to the queue meanwhile is made again', async () => {
-    const memory = memoryEngine();
-    const held = new Inbox<() => void>();
-    let slow = false;
-    const read: Engine['read'] = (...args) => {
-      const answer = memory.read(...args);
-      if (!slow || !args[0].startsWith('q/away')) return answer;
-      return new Promise(resolve => held.push(() => resolve(answer)));
-    };
-    const { port, server } = await startServer('memory', { engine: wrapped(memory, { read }) });
+    const { held, state, engine } = slowReads(false);
+    const { port, server } = await startServer('memory', { engine });
     const sender = await connectedClient(port, 'sender');
     const send = (n: number) =>
       sender.sendMessage(BroadcastMessage.createClientMessage('away', n), { until: 'delivered' });
@@ -205,14 +191,14 @@ describe('a read that fails', () => {
     const letters = server.deadLetters('away');
     const [one, two] = await letters.list();
     await letters.retry((one as DeadLetter).id);
-    slow = true;
+    state.slow = true;
     const inbox = new Inbox();
     const away = newClient(port, 'away');
     away.onMessage(message => inbox.push(message.data));
     await away.connect();
     await held.reached(1);
     await letters.retry((two as DeadLetter).id);
-    slow = false;
+    state.slow = false;
     held.items[0]?.();
     expect(await inbox.reached(3)).toEqual([1, 2, 3]);
   });
