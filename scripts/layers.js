@@ -139,7 +139,7 @@ export const LAYERS = [
       'engine memory',
       'engine disk',
     ],
-    node: ['crypto', 'fs/promises', 'net'],
+    node: ['crypto', 'fs', 'fs/promises', 'net'],
     holds: 'the public server: listener, connections',
   },
   {

@@ -1,5 +1,5 @@
 /** Options: their types, the one table of them, how they are checked, and where they come from. Re-exports only. */
-export { buildBroadcastConfig, type ConfigVars } from './config/env.js';
+export { buildBroadcastConfig, isDecimal, type ConfigVars } from './config/env.js';
 export {
   resolveClientConfig,
   resolveServerConfig,

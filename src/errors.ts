@@ -44,6 +44,10 @@ export const ERRORS = {
   ),
   aborted: row('The signal of the call was aborted.'),
   timeout: row('The time allowed for the call is over; what it asked for may still happen.', 'retryable'),
+  'handler-timeout': row(
+    'A handler did not end within its `handlerTimeout`; the message is attempted again, up to `maxAttempts`.',
+    'retryable',
+  ),
   closed: row('The client or server is closed; the outcome of what was not settled is unknown.'),
   // Connections
   'not-broadcast': row('The peer does not speak this protocol.', 'fatal'),
@@ -58,7 +62,10 @@ export const ERRORS = {
   'invalid-ack': row('An acknowledgement names a delivery that is not outstanding on this connection.', 'fatal'),
   'position-conflict': row('One position of a sender came with two different contents.', 'fatal'),
   'dead-peer': row('Nothing was heard from the peer for `deadAfter`.', 'fatal retryable'),
-  'taken-over': row('The same instance connected a second time; the older connection ends.', 'fatal'),
+  'taken-over': row(
+    'The same instance connected a second time; the older connection ends, or the newcomer, if it was on its way for longer than a later one.',
+    'fatal',
+  ),
   'different-store': row('The server keeps another store than the one this client was connected to before.', 'fatal'),
   unauthorized: row('The credentials were refused.', 'fatal'),
   'shutting-down': row('The server is stopping.', 'fatal retryable'),
@@ -101,12 +108,26 @@ const BRAND = Symbol.for('@alien-worlds/aw-broadcast.error');
  * client.sendMessage(message).catch(error => error.code === 'outbox-full' && client.ready());
  */
 export class BroadcastError extends Error {
-  /** A code of the table in docs/errors.md; stable across releases and the same on the wire. */
+  /**
+   * A code of the table in docs/errors.md; stable across releases and the same on the wire.
+   * @example
+   * if (error.code === 'outbox-full') await client.ready();
+   */
   readonly code: string;
-  /** True when trying the same again later may help. */
+  /**
+   * True when trying the same again later may help.
+   * @example
+   * if (!error.retryable) throw error;
+   */
   readonly retryable: boolean;
 
-  /** For the library and for engines. @param code of the table @param message what, with which value, what to do */
+  /**
+   * For the library and for engines.
+   * @param code of the table
+   * @param message what, with which value, what to do
+   * @example
+   * throw new BroadcastError('store-failed', 'the disk of the queue is gone', { cause });
+   */
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.name = 'BroadcastError';
@@ -146,7 +167,12 @@ const REJECT = Symbol.for('@alien-worlds/aw-broadcast.reject');
  * });
  */
 export class BroadcastReject extends Error {
-  /** @param reason what the sender and the dead letter say; default `rejected by the handler` */
+  /**
+   * An error that sends the message to the dead letters.
+   * @param reason what the sender and the dead letter say; default `rejected by the handler`
+   * @example
+   * throw new BroadcastReject('not an order');
+   */
   constructor(reason?: string) {
     super(reason ?? 'rejected by the handler');
     this.name = 'BroadcastReject';

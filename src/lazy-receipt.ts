@@ -68,11 +68,13 @@ export class LazyReceipt implements Promise<Receipt> {
 
   #receipt(status: Receipt['status']): Receipt {
     const { id } = this;
-    const failures = this.#failures?.map(({ failure }) => {
+    const failures: DeliveryFailure[] = [];
+    for (const { failure } of this.#failures ?? []) {
       const { count: _, ...own } = failure;
-      return { ...own, messageId: id };
-    });
-    return { id, status, durability: this.#durability, failures: failures ?? NO_FAILURES };
+      // Who waited for it has it by then, or has a final one.
+      if (own.final || status === 'stored') failures.push({ ...own, messageId: id });
+    }
+    return { id, status, durability: this.#durability, failures: failures.length > 0 ? failures : NO_FAILURES };
   }
 
   #promise(): Promise<Receipt> {

@@ -7,15 +7,35 @@ import { textOf } from './errors.js';
  * new BroadcastTcpClient({ logger: pino() });
  */
 export interface Logger {
-  /** Every frame that comes and goes; left out, or console's own, which prints a stack each time, none is described. */
+  /**
+   * Every frame that comes and goes; left out, or console's own, which prints a stack each time, none is described.
+   * @example
+   * const logger = { ...console, trace: (...a) => console.log(...a) };
+   */
   trace?(...a: unknown[]): void;
-  /** What only a developer of the library wants to know. */
+  /**
+   * What only a developer of the library wants to know.
+   * @example
+   * logger.debug('connecting to localhost:9000');
+   */
   debug(...a: unknown[]): void;
-  /** What goes as it should. */
+  /**
+   * What goes as it should.
+   * @example
+   * logger.info('online');
+   */
   info(...a: unknown[]): void;
-  /** What somebody should look at some time. */
+  /**
+   * What somebody should look at some time.
+   * @example
+   * logger.warn('a message for "orders" went to the dead letters');
+   */
   warn(...a: unknown[]): void;
-  /** What somebody should look at now. */
+  /**
+   * What somebody should look at now.
+   * @example
+   * logger.error('the store failed', error);
+   */
   error(...a: unknown[]): void;
 }
 

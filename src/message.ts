@@ -21,6 +21,9 @@ export interface MessageOptions {
 
 const OPTION_NAMES = ['name', 'persistent', 'headers', 'ttl'];
 
+/** @internal Half of a character: there is no UTF-8 for it, so that it cannot be sent. */
+export const LONE_SURROGATE = /\p{Surrogate}/u;
+
 /** @internal The parts of an id: a process-wide random prefix and a counter. */
 export interface MessageId {
   readonly prefix: string;
@@ -60,9 +63,22 @@ function randomPrefix(): string {
 export const processIdPrefix: string = randomPrefix();
 let idCounter = 0;
 
-/** @internal The text of an id. */
+/** Two digits in base 36, for each number that they can say. */
+const TWO_DIGITS = Array.from({ length: 36 * 36 }, (_, n) => Math.floor(n / 36).toString(36) + (n % 36).toString(36));
+
+/** What the last id began with, which the next one usually does too: all but its last two digits. */
+const recent = { prefix: '', high: 0, text: '' };
+
+/** @internal The text of an id: the prefix, and the counter in base 36. */
 export function formatId(prefix: string, counter: number): string {
-  return prefix + counter.toString(36);
+  const high = Math.floor(counter / TWO_DIGITS.length);
+  if (high === 0) return prefix + counter.toString(36);
+  if (high !== recent.high || prefix !== recent.prefix) {
+    recent.prefix = prefix;
+    recent.high = high;
+    recent.text = prefix + high.toString(36);
+  }
+  return recent.text + (TWO_DIGITS[counter % TWO_DIGITS.length] as string);
 }
 
 /** @internal The parts of a message's id. */
@@ -110,29 +126,77 @@ let counterOf: (message: BroadcastMessage) => number;
  * client.sendMessage(BroadcastMessage.createChannelMessage('room_1', { text: 'Hello world' }));
  */
 export class BroadcastMessage<DataType = unknown> {
-  /** Opaque ASCII, unique across processes and machines. */
+  /**
+   * Opaque ASCII, unique across processes and machines.
+   * @example
+   * if (seen.has(message.id)) return; // a redelivery
+   */
   readonly id: string;
-  /** The single target client, else null. */
+  /**
+   * The single target client, else null.
+   * @example
+   * BroadcastMessage.createClientMessage('user1', 'Hello').client; // 'user1'
+   */
   readonly client: string | null;
-  /** The single target channel, else null. */
+  /**
+   * The single target channel, else null.
+   * @example
+   * BroadcastMessage.createChannelMessage('room_1', 'Hello').channel; // 'room_1'
+   */
   readonly channel: string | null;
-  /** Every target client. */
+  /**
+   * Every target client.
+   * @example
+   * BroadcastMessage.createGroupMessage(['user1', 'user2'], 'Hello').clients; // ['user1', 'user2']
+   */
   readonly clients: readonly string[];
-  /** Every target channel. */
+  /**
+   * Every target channel.
+   * @example
+   * BroadcastMessage.createMultiChannelMessage(['room_1', 'room_2'], 'Hello').channels; // ['room_1', 'room_2']
+   */
   readonly channels: readonly string[];
-  /** The name given by its sender. */
+  /**
+   * The name given by its sender.
+   * @example
+   * if (message.name === 'order.paid') await ship(message.data);
+   */
   readonly name: string | undefined;
-  /** What was sent: any value that structured clone takes. Its encoded form is taken when `sendMessage` is called. */
+  /**
+   * What was sent: any value that structured clone takes. Its encoded form is taken when `sendMessage` is called.
+   * @example
+   * client.onMessage<Order>('orders', message => ship(message.data));
+   */
   declare readonly data: DataType;
-  /** True (the default): kept until handled. False: at most once. */
+  /**
+   * True (the default): kept until handled. False: at most once.
+   * @example
+   * BroadcastMessage.createChannelMessage('ticks', tick, { persistent: false }).persistent; // false
+   */
   readonly persistent: boolean;
-  /** The headers given by its sender. */
+  /**
+   * The headers given by its sender.
+   * @example
+   * const trace = message.headers['trace-id'];
+   */
   readonly headers: Readonly<Record<string, string>>;
-  /** Time to live in milliseconds, or undefined; on received messages what was left of it when they were sent on. */
+  /**
+   * Time to live in milliseconds, or undefined; on received messages what was left of it when they were sent on.
+   * @example
+   * BroadcastMessage.createChannelMessage('ticks', tick, { ttl: 5_000 }).ttl; // 5000
+   */
   readonly ttl: number | undefined;
-  /** The sending client's name, on received messages; undefined when the server sent it. */
+  /**
+   * The sending client's name, on received messages; undefined when the server sent it.
+   * @example
+   * if (message.sender) client.sendMessage(BroadcastMessage.createClientMessage(message.sender, 'thanks'));
+   */
   readonly sender: string | undefined;
-  /** When the server took it, in epoch milliseconds, on received messages. */
+  /**
+   * When the server took it, in epoch milliseconds, on received messages.
+   * @example
+   * console.log('taken at', new Date(message.timestamp ?? 0).toISOString());
+   */
   readonly timestamp: number | undefined;
 
   /** The counter of an id that this process has made, or 0: to take the text apart for each message would cost too much. */
@@ -323,9 +387,9 @@ function checkOptions(options: MessageOptions): MessageOptions {
     if (!OPTION_NAMES.includes(key))
       throw invalid(`there is no message option ${key}; there are ${OPTION_NAMES.join(', ')}`);
   const { ttl } = options;
-  if (ttl !== undefined && !(typeof ttl === 'number' && ttl >= 0 && Number.isFinite(ttl)))
+  if (ttl !== undefined && !(typeof ttl === 'number' && ttl >= 0 && ttl <= Number.MAX_SAFE_INTEGER))
     throw invalid(
-      `ttl must be a number of milliseconds from 0, not ${typeof ttl === 'number' ? String(ttl) : kindOf(ttl)}`,
+      `ttl must be a number of milliseconds from 0 to ${String(Number.MAX_SAFE_INTEGER)}, not ${typeof ttl === 'number' ? String(ttl) : kindOf(ttl)}`,
     );
   return options;
 }
@@ -334,7 +398,11 @@ function copyHeaders(headers: unknown): Readonly<Record<string, string>> {
   if (typeof headers !== 'object' || headers === null || Array.isArray(headers))
     throw invalid(`headers must be an object of strings, not ${Array.isArray(headers) ? 'an array' : kindOf(headers)}`);
   const copy = { ...headers } as Record<string, string>;
-  for (const [key, value] of Object.entries(copy)) text(value, `the header ${JSON.stringify(key)}`);
+  for (const [key, value] of Object.entries(copy)) {
+    const what = `the header ${JSON.stringify(key)}`;
+    if (LONE_SURROGATE.test(key) || LONE_SURROGATE.test(text(value, what)))
+      throw invalid(`${what} has a lone surrogate`);
+  }
   return Object.freeze(copy);
 }
 

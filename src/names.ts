@@ -1,11 +1,11 @@
 /** Which names are allowed for clients, channels and messages (docs/protocol.md, 1.4). */
 import { BroadcastError } from './errors.js';
+import { LONE_SURROGATE } from './message.js';
 
 /** Default of `limits.nameBytes`. */
 const MAX_NAME_BYTES = 255;
 
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
-const LONE_SURROGATE = /[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
 const PATTERN_PART = /(?:^|\.)[*>](?:\.|$)/;
 const ADDRESS = /^(?:[^:\s]+|\[[^\]]*\]):\d{1,5}$/;
 

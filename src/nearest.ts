@@ -1,7 +1,7 @@
 /** Which known word somebody meant. Depends on nothing. */
 
 /** The candidate that is nearest to `word` by Levenshtein's distance, if any is near. */
-export function nearest(word: string, candidates: readonly string[]): string | undefined {
+function nearest(word: string, candidates: readonly string[]): string | undefined {
   let best: string | undefined;
   let bestDistance = Math.max(2, Math.floor(word.length / 2)) + 1;
   for (const candidate of candidates) {
@@ -12,6 +12,14 @@ export function nearest(word: string, candidates: readonly string[]): string | u
     }
   }
   return best;
+}
+
+/** What to say of an option that there is not: which one was meant, or which there are. `prefix` stands before the names. */
+export function hintAt(word: string, known: readonly string[], prefix = ''): string {
+  const near = nearest(word, known);
+  return near === undefined
+    ? `there ${known.length === 1 ? 'is' : 'are'} ${known.join(', ')}`
+    : `did you mean ${prefix}${near}?`;
 }
 
 function levenshtein(a: string, b: string): number {

@@ -5,7 +5,7 @@ import { BroadcastError, textOf } from './errors.js';
 import { BroadcastMessage, idOf, type MessageId } from './message.js';
 import { checkName, show } from './names.js';
 import type { SendOptions } from './receipts.js';
-import { checkSignal } from './waiters.js';
+import { checkOptions, checkSignal } from './waiters.js';
 
 /** The limits that a message must keep. */
 export interface MessageLimits {
@@ -27,13 +27,7 @@ export function sizeOfHeaders(headers: Readonly<Record<string, string>>): number
 
 /** Throws `invalid-argument`, `aborted`. */
 export function checkSendOptions(options: SendOptions): void {
-  for (const name in options) {
-    if (name !== 'until' && name !== 'signal')
-      throw new BroadcastError(
-        'invalid-argument',
-        `there is no option ${name} of sendMessage; there are until and signal`,
-      );
-  }
+  checkOptions(options, 'sendMessage', ['until', 'signal']);
   const until: unknown = options.until;
   if (until !== undefined && until !== 'safe' && until !== 'delivered')
     throw new BroadcastError('invalid-argument', `until must be "safe" or "delivered", not ${show(until)}`);

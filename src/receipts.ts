@@ -28,7 +28,12 @@ export interface DeliveryFailure {
   /** Id of the message; of the first one when aggregated. */
   messageId: string;
   /** The recipient; empty when there is none. */
-  target: { client?: string; channel?: string };
+  target: {
+    /** The name of a client, or the address that the message was sent to. */
+    client?: string;
+    /** The channel that the message was for. */
+    channel?: string;
+  };
   /** Why; docs/failures.md says what each reason means. */
   reason: FailureReason;
   /** It still waits for its recipient. */
@@ -55,7 +60,7 @@ export interface Receipt {
   status: 'delivered' | 'stored' | 'routed' | 'undelivered';
   /** What stands behind `stored`. */
   durability: 'none' | 'memory' | 'fsync' | 'replicated';
-  /** Recipients who wait because they are away, and those who will not get it. */
+  /** Recipients who wait because they are away, as long as it is `stored`, and those who will not get it. */
   failures: readonly DeliveryFailure[];
 }
 

@@ -1,7 +1,8 @@
 /** Promises: those that wait together for one event, those that nobody may await, and those with a limit. */
-import type { Clock } from './clock.js';
+import { holdProcess, systemClock, type Clock } from './clock.js';
 import { BroadcastError } from './errors.js';
 import { show } from './names.js';
+import { hintAt } from './nearest.js';
 
 /** What waits for one event, as often as it happens. */
 export class Waiters {
@@ -44,6 +45,18 @@ export interface Patience {
   readonly timeout?: number;
 }
 
+/** Throws `invalid-argument` unless it is an object with none but these options. */
+export function checkOptions(options: unknown, method: string, known: readonly string[]): void {
+  if (typeof options !== 'object' || options === null)
+    throw new BroadcastError('invalid-argument', `the options of ${method} must be an object, not ${show(options)}`);
+  const unknown = Object.keys(options).find(name => !known.includes(name));
+  if (unknown !== undefined)
+    throw new BroadcastError(
+      'invalid-argument',
+      `there is no option ${show(unknown)} of ${method}; ${hintAt(unknown, known)}`,
+    );
+}
+
 /** Throws `invalid-argument` unless it is a number of milliseconds. */
 export function checkTimeout(timeout: unknown): void {
   if (timeout === undefined || (typeof timeout === 'number' && timeout >= 0)) return;
@@ -80,14 +93,17 @@ export function limited(
   });
 }
 
-/** Fulfilled with the promise, whatever its outcome, or when so many milliseconds are over. */
+/** Fulfilled with the promise, whatever its outcome, or when so many milliseconds are over; the process lives so long. */
 export function atMost(promise: Promise<unknown>, ms: number, clock: Clock): Promise<void> {
   return new Promise(resolve => {
-    const timer = clock.setTimeout(resolve, ms);
+    // Who ticks the clock decides when the time is over.
+    const release = clock === systemClock ? holdProcess() : () => undefined;
     const done = (): void => {
       timer.cancel();
+      release();
       resolve();
     };
+    const timer = clock.setTimeout(done, ms);
     promise.then(done, done);
   });
 }

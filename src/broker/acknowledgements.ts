@@ -9,14 +9,15 @@
 import { bytesOf } from '../batch.js';
 import { BroadcastError } from '../errors.js';
 import type { FailureReason } from '../receipts.js';
+import { noteLive } from './handled.js';
 import type { Context } from './context.js';
 import { deadLetter } from './dead-letters.js';
 import { account, pump, pumpInstance, rewind } from './delivery.js';
-import { SELF, targetOf, type Delivery, type Instance, type Queue } from './model.js';
+import { SELF, targetOf, type Delivery, type Instance, type Queue, type Refusal } from './model.js';
 import { PeerFault, type Range } from './ports.js';
 import { sessionQueue } from './registry.js';
 import { reportFailure } from './senders.js';
-import { finish, join, leave, scheduleCommit, storeEntries } from './store.js';
+import { finish, join, leave, letGo, scheduleCommit, storeEntries } from './store.js';
 
 /** Handlers have ended for these delivery numbers. Throws `invalid-ack`. */
 export function acknowledge(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
@@ -58,6 +59,9 @@ function complete(ctx: Context, instance: Instance, delivery: Delivery, start: n
   for (const queue of delivery.queues) {
     queue.progressAt = ctx.clock.monotonic();
     queue.progressTick = ctx.tick;
+    if (delivery.handle !== 0) continue;
+    letGo(queue, count, bytes);
+    if (refused === undefined) noteLive(entry, queue, offset + start, count);
   }
   if (refused === undefined) {
     if (delivery.handle !== 0) {
@@ -74,9 +78,11 @@ function complete(ctx: Context, instance: Instance, delivery: Delivery, start: n
 function concludeOne(ctx: Context, delivery: Delivery, index: number): void {
   const { entry, offset, queues, handle, refused } = delivery;
   const refusals = refused?.get(index);
-  if (handle !== 0) {
-    const bytes = bytesOf(entry.batch, offset + index, 1);
-    for (const queue of queues) if (refusals?.has(queue) !== true) leave(ctx, queue, handle + index, 1, bytes, true);
+  const bytes = bytesOf(entry.batch, offset + index, 1);
+  for (const queue of queues) {
+    if (refusals?.has(queue) === true) continue;
+    if (handle !== 0) leave(ctx, queue, handle + index, 1, bytes, true);
+    else noteLive(entry, queue, offset + index, 1);
   }
   // What went back to its queue still waits for its recipient.
   if (refusals !== undefined && [...refusals.values()].includes('waits')) return;
@@ -85,14 +91,11 @@ function concludeOne(ctx: Context, delivery: Delivery, index: number): void {
 
 /** Nothing of a delivery is in flight any more. */
 function dismiss(delivery: Delivery): void {
-  const { entry, queues, refused, count, handle } = delivery;
+  const { entry, queues, handle } = delivery;
   entry.deliveries.delete(delivery);
   for (const queue of queues) {
     queue.inflight.delete(delivery);
     if (handle === 0) queue.unstored--;
-    if (queue.session.instances.size > 1 && refused === undefined && count === entry.batch.count) {
-      (entry.handledBy ??= new Set()).add(sessionQueue(queue.session, queue.subscription));
-    }
   }
 }
 
@@ -124,6 +127,8 @@ interface Located {
   readonly index: number;
   /** Undefined for what was sent to the connection's address, which is in no queue. */
   readonly queue: Queue | undefined;
+  /** It is in that queue no longer, of which its recipient knows nothing. */
+  readonly isWithdrawn: boolean;
 }
 
 function locate(instance: Instance, number: number, subscription: string): Located {
@@ -132,10 +137,12 @@ function locate(instance: Instance, number: number, subscription: string): Locat
   const queue = delivery.queues.find(candidate => candidate.subscription === subscription);
   const isDirect = delivery.queues.length === 0 && subscription === SELF;
   const isDone = index < delivery.done || delivery.later?.has(index) === true;
-  if (isDone || (queue === undefined && !isDirect) || delivery.refused?.get(index)?.has(queue) === true) {
+  const refusal = delivery.refused?.get(index)?.get(queue);
+  const isWithdrawn = refusal === 'withdrawn';
+  if (isDone || (queue === undefined && !isDirect) || (refusal !== undefined && !isWithdrawn)) {
     throw new PeerFault('invalid-ack', `delivery ${String(number)} is not outstanding for "${subscription}"`);
   }
-  return { delivery, index, queue };
+  return { delivery, index, queue, isWithdrawn };
 }
 
 /** An attempt failed and the instance asks for another one: it is recorded before it is made. Throws `invalid-ack`. */
@@ -146,9 +153,9 @@ export function failAttempt(
   subscription: string,
   attempt: number,
 ): void {
-  const { delivery, index, queue } = locate(instance, number, subscription);
+  const { delivery, index, queue, isWithdrawn } = locate(instance, number, subscription);
   const { outlet } = instance;
-  if (queue === undefined) {
+  if (queue === undefined || isWithdrawn) {
     outlet?.retry(number, subscription, attempt + 1);
     return;
   }
@@ -163,9 +170,18 @@ export function failAttempt(
 }
 
 /** Records that a message of a delivery was attempted so often. */
-export function charge(ctx: Context, delivery: Delivery, index: number, queue: Queue, attempts: number): void {
-  (delivery.charged ??= new Map()).set(index, attempts);
-  if (delivery.handle !== 0) ctx.engine.attempt(queue.id, delivery.handle + index, attempts);
+export function charge(
+  ctx: Context,
+  delivery: Delivery,
+  index: number,
+  queue: Queue,
+  attempts: number,
+  handle: number = delivery.handle === 0 ? 0 : delivery.handle + index,
+): void {
+  const charged = (delivery.charged ??= new Map<number, Map<string, number>>());
+  const counts = charged.get(index) ?? new Map<string, number>();
+  charged.set(index, counts.set(queue.subscription, attempts));
+  if (handle !== 0) ctx.engine.attempt(queue.id, handle, attempts);
 }
 
 export type RejectKind = 'rejected' | 'expired' | 'damaged' | 'no-handler';
@@ -184,8 +200,12 @@ export interface Rejection {
 /** A handler, or the client for it, will not take a message. The acknowledgement follows as usual. Throws `invalid-ack`, `store-full`. */
 export function rejectDelivery(ctx: Context, instance: Instance, rejection: Rejection): void {
   const { kind, attempts, reason } = rejection;
-  const { delivery, index, queue } = locate(instance, rejection.delivery, rejection.channel);
+  const { delivery, index, queue, isWithdrawn } = locate(instance, rejection.delivery, rejection.channel);
   const { entry, offset } = delivery;
+  if (isWithdrawn) {
+    refuse(delivery, index, queue, 'gone');
+    return;
+  }
   if (queue === undefined) {
     refuse(delivery, index, queue, 'gone');
     const target = { client: instance.outlet?.address ?? instance.session.name };
@@ -221,8 +241,8 @@ export function rejectDelivery(ctx: Context, instance: Instance, rejection: Reje
 }
 
 /** A message of a delivery is gone for one of its queues, or waits in it again, before the delivery has ended. */
-export function refuse(delivery: Delivery, index: number, queue: Queue | undefined, how: 'gone' | 'waits'): void {
-  const refused = (delivery.refused ??= new Map<number, Map<Queue | undefined, 'gone' | 'waits'>>());
+export function refuse(delivery: Delivery, index: number, queue: Queue | undefined, how: Refusal): void {
+  const refused = (delivery.refused ??= new Map<number, Map<Queue | undefined, Refusal>>());
   const refusals = refused.get(index);
   if (refusals === undefined) refused.set(index, new Map([[queue, how]]));
   else refusals.set(queue, how);
@@ -294,10 +314,15 @@ function releaseOne(ctx: Context, instance: Instance, number: number, waiting: S
     );
     finish(ctx, entry, offset + index, 1, false);
   }
+  const refusals = delivery.refused?.get(index);
   for (const queue of queues) {
-    if (delivery.handle === 0 || delivery.refused?.get(index)?.has(queue) === true) continue;
+    // Without a handle all of its queues have refused it: there was nothing to be stored.
+    if (delivery.handle === 0) letGo(queue, 1, bytesOf(entry.batch, offset + index, 1));
+    if (refusals?.has(queue) === true) continue;
     giveBack(ctx, queue, delivery.handle + index, 1);
     waiting.add(sessionQueue(queue.session, queue.subscription));
   }
+  if (queues.length > 0 && queues.every(queue => refusals?.has(queue) === true && refusals.get(queue) !== 'waits'))
+    finish(ctx, entry, offset + index, 1, false);
   if (delivery.done === delivery.count) dismiss(delivery);
 }

@@ -112,8 +112,10 @@ export class Broker {
     return subscribe(this.#ctx, instance, channel, declaration);
   }
 
-  unhandle(instance: Instance, channel: string): void {
+  /** Fulfilled when that is durable: a handler that came back with the store would be sent what nobody there takes. */
+  unhandle(instance: Instance, channel: string): Promise<void> {
     unhandle(this.#ctx, instance, channel);
+    return this.flush();
   }
 
   unsubscribe(instance: Instance, channel: string): Promise<void> {

@@ -31,6 +31,8 @@ export interface BrokerOptions {
   readonly instanceGrace: number;
   /** Milliseconds after which a lost instance's share of its name's queue goes to others. */
   readonly deadAfter: number;
+  /** True when an instance's process is known to run; false also when that cannot be known, as on another machine. */
+  readonly isRunning: (process: string) => boolean;
   readonly logger: Logger;
   readonly events: BrokerEvents;
 }

@@ -9,7 +9,7 @@ import { SELF, targetOf, type Queue, type Session } from './model.js';
 import { sessionQueue } from './registry.js';
 import { reportFailure } from './senders.js';
 import { grow, shrink } from './store.js';
-import { settleTracked } from './tracking.js';
+import { settleTracked, waitsAgain } from './tracking.js';
 
 interface Doomed {
   /** Handle of the message in the queue. */
@@ -125,13 +125,23 @@ function idOf(handle: number, subscription: string): string {
   return subscription === SELF ? String(handle) : `${String(handle)}@${subscription}`;
 }
 
+const NO_NOTE: DeadNote = { reason: '', attempts: 0, at: 0, revival: 0 };
+
+/** A note that cannot be read says nothing; its message is there all the same. */
 function parseNote(note: string | undefined): DeadNote {
-  return JSON.parse(note ?? '{"reason":"","attempts":0,"at":0,"revival":0}') as DeadNote;
+  if (note === undefined) return NO_NOTE;
+  try {
+    const { reason, attempts, at, revival } = { ...NO_NOTE, ...(JSON.parse(note) as Partial<DeadNote>) };
+    if (typeof reason !== 'string' || ![attempts, at, revival].every(Number.isFinite)) return NO_NOTE;
+    return { reason, attempts, at, revival };
+  } catch {
+    return NO_NOTE;
+  }
 }
 
 /** How often a message was sent again from the dead letters, by its note in the engine. */
 export function revivalOf(note: string | undefined): number {
-  return note === undefined ? 0 : (JSON.parse(note) as RevivedNote).revival;
+  return parseNote(note).revival;
 }
 
 interface Found {
@@ -164,7 +174,9 @@ export async function retryDeadLetter(ctx: Context, name: string, id: string): P
   const before = ctx.engine.usage(source).messages;
   ctx.engine.move(source, queue.id, handle, 1, JSON.stringify(note));
   // Asked for twice at a time it goes back once.
-  if (ctx.engine.usage(source).messages < before) grow(queue, 1, batch.items.length);
+  if (ctx.engine.usage(source).messages === before) return queue;
+  grow(queue, 1, batch.items.length);
+  waitsAgain(ctx, handle);
   return queue;
 }
 

@@ -9,28 +9,20 @@ import { bytesOf, sliceBatch, type Batch } from '../batch.js';
 import type { StoredRun } from '../engine/engine.js';
 import { queueIds, type Context } from './context.js';
 import { revivalOf } from './dead-letters.js';
-import {
-  SELF,
-  targetOf,
-  type Delivery,
-  type Entry,
-  type Handler,
-  type Instance,
-  type Queue,
-  type Session,
-} from './model.js';
+import { SELF, targetOf, type Delivery, type Entry, type Instance, type Queue, type Session } from './model.js';
+import { forgetLive } from './live.js';
 import { notInFlight } from './parts.js';
+import type { FailureReason } from '../receipts.js';
 import type { DeliveryNote } from './ports.js';
 import { reportFailure } from './senders.js';
-import { finish, leave, shrink } from './store.js';
+import { finish, leave, letGo, shrink } from './store.js';
+import { isOnlyForOthers, taker } from './takers.js';
 
 /** What one read from the engine brings at most. */
 const FETCH_MESSAGES = 4096;
 const FETCH_BYTES = 1024 * 1024;
 /** Milliseconds after which a read is made again that failed, while the store has not. */
 const READ_AGAIN_AFTER = 1000;
-/** A lane that holds this many windows in memory beyond the window itself holds too much. */
-const HELD_WINDOWS = 4;
 
 export function newDelivery(
   entry: Entry,
@@ -55,60 +47,6 @@ export function newDelivery(
     refused: undefined,
     charged: undefined,
   };
-}
-
-// ---- windows -------------------------------------------------------------------------------------------------------
-
-/**
- * How many messages of a subscription an instance can take now. The window is shared by the rule of dynamic thresholds
- * (Choudhury and Hahne, 1998): a subscription may hold as much as is still free, so one that is stuck leaves half of the
- * window to the others, two leave a third, and one alone has all of it.
- */
-export function allowance(ctx: Context, instance: Instance, handler: Handler): number {
-  const { windowMessages, windowBytes } = ctx.limits;
-  const free = windowMessages - instance.messages;
-  if (free <= 0 || (instance.bytes >= windowBytes && instance.messages > 0)) return 0;
-  let share = free;
-  if (instance.handlers.size > 1) {
-    share = Math.floor((free - handler.messages) / 2);
-    if (handler.messages > 0 && handler.bytes >= windowBytes - instance.bytes) return 0;
-    if (handler.messages === 0) share = Math.max(1, share);
-  }
-  const { window } = handler.declaration;
-  if (window > 0) share = Math.min(share, window - handler.messages);
-  return Math.max(0, share);
-}
-
-/** Who takes the next messages of a queue. */
-interface Taker {
-  readonly instance: Instance;
-  readonly handler: Handler;
-  /** How many it can take. */
-  readonly room: number;
-  /** How many instances could, this one included. */
-  readonly ready: number;
-}
-
-/** The instance of the queue's session that takes its next message: the least loaded one with room. */
-function taker(ctx: Context, queue: Queue, entry?: Entry): Taker | undefined {
-  if (queue.owner !== undefined) return readyTaker(ctx, queue.owner, queue.subscription);
-  let best: Taker | undefined;
-  let ready = 0;
-  for (const instance of queue.session.instances.values()) {
-    const candidate = readyTaker(ctx, instance, queue.subscription);
-    if (candidate === undefined || (entry !== undefined && isOwn(entry, instance, queue))) continue;
-    ready++;
-    if (best === undefined || candidate.handler.messages < best.handler.messages) best = candidate;
-  }
-  return best === undefined ? undefined : { ...best, ready };
-}
-
-function readyTaker(ctx: Context, instance: Instance, subscription: string): Taker | undefined {
-  if (instance.outlet === undefined) return undefined;
-  const handler = instance.handlers.get(subscription);
-  if (handler === undefined) return undefined;
-  const room = allowance(ctx, instance, handler);
-  return room > 0 ? { instance, handler, room, ready: 1 } : undefined;
 }
 
 // ---- sending -------------------------------------------------------------------------------------------------------
@@ -137,7 +75,7 @@ export function pump(ctx: Context, queue: Queue): void {
     if (isExpired(ctx, next.entry)) {
       source.shift();
       if (source === queue.live) forgetLive(queue, next, next.count);
-      expire(ctx, queue, next);
+      giveUp(ctx, queue, next, 'expired');
       continue;
     }
     // What comes as one batch is dealt out among the instances of a shared name.
@@ -164,22 +102,6 @@ export function holdUntilDurable(ctx: Context, session: Session): void {
     },
     () => undefined, // the engine has said so by `failed`
   );
-}
-
-/** An instance never receives its own channel messages and broadcasts. */
-function isOwn({ batch }: Entry, instance: Instance, queue: Queue): boolean {
-  return batch.sender.instance === instance.id && (queue.subscription !== SELF || batch.envelope.everyone);
-}
-
-/** The only instance that handles a queue's subscription is the one that sent the message. */
-function isOnlyForOthers(ctx: Context, queue: Queue, entry: Entry): boolean {
-  const sender = queue.session.instances.get(entry.batch.sender.instance);
-  if (sender === undefined || !isOwn(entry, sender, queue) || readyTaker(ctx, sender, queue.subscription) === undefined)
-    return false;
-  for (const other of queue.session.instances.values()) {
-    if (other !== sender && other.outlet !== undefined && other.handlers.has(queue.subscription)) return false;
-  }
-  return true;
 }
 
 /** Such a message waits apart for another instance of the name, or in the channel's backlog when there is no other subscriber. */
@@ -212,22 +134,6 @@ function splitFront(delivery: Delivery, count: number): Delivery {
   if (delivery.entry.sender !== undefined) delivery.entry.deliveries.add(part);
   if (part.handle === 0) for (const queue of part.queues) queue.unstored++;
   return part;
-}
-
-function forgetLive(queue: Queue, delivery: Delivery, count: number): void {
-  queue.liveMessages -= count;
-  queue.liveBytes -= bytesOf(delivery.entry.batch, delivery.offset, count);
-}
-
-/** Puts a live delivery behind the others of its queue; when they become too many they are stored. */
-export function enqueueLive(ctx: Context, queue: Queue, delivery: Delivery): void {
-  if (queue.live.size === 0) queue.liveSince = ctx.clock.monotonic();
-  queue.live.push(delivery);
-  queue.liveMessages += delivery.count;
-  queue.liveBytes += bytesOf(delivery.entry.batch, delivery.offset, delivery.count);
-  const { windowMessages, windowBytes } = ctx.limits;
-  if (queue.liveMessages > HELD_WINDOWS * windowMessages || queue.liveBytes > HELD_WINDOWS * windowBytes)
-    ctx.overfull.add(queue);
 }
 
 /** Sends a delivery to an instance. */
@@ -269,8 +175,13 @@ function noteFor(delivery: Delivery): DeliveryNote | undefined {
     redelivered: delivery.redelivered,
     attempt: delivery.attempts + 1,
     revival: delivery.revival === 0 ? undefined : delivery.revival,
-    subscriptions: several ? delivery.queues.map(queue => queue.subscription) : undefined,
+    subscriptions: several ? subscriptionsOf(delivery) : undefined,
   };
+}
+
+/** What was sent to a connection's address is for the client itself, and in no queue. */
+function subscriptionsOf({ queues }: Delivery): string[] {
+  return queues.length === 0 ? [SELF] : queues.map(({ subscription }) => subscription);
 }
 
 export function account(instance: Instance, delivery: Delivery, messages: number, bytes: number): void {
@@ -351,6 +262,7 @@ export function storedEntry(ctx: Context, run: StoredRun, part: { offset: number
     serial: ++ctx.serial,
     batch: sliceBatch(run.batch, part.offset, part.count),
     sender: undefined,
+    takenAt: ctx.clock.monotonic(),
     expiresAt: run.expiresAt,
     deliveries: new Set(),
     recipients: 1,
@@ -386,8 +298,8 @@ export function isExpired(ctx: Context, entry: Entry): boolean {
   return entry.expiresAt !== 0 && ctx.engine.time() >= entry.expiresAt;
 }
 
-/** A delivery that was not sent has expired. */
-export function expire(ctx: Context, queue: Queue, delivery: Delivery): void {
+/** A delivery that was not sent will not be made. */
+export function giveUp(ctx: Context, queue: Queue, delivery: Delivery, reason: FailureReason): void {
   const { entry, offset, count, handle } = delivery;
   drop(ctx, queue, delivery);
   reportFailure(ctx, {
@@ -395,19 +307,22 @@ export function expire(ctx: Context, queue: Queue, delivery: Delivery): void {
     offset,
     count,
     target: targetOf(queue),
-    reason: 'expired',
+    reason,
     final: true,
-    attempts: delivery.attempts,
+    attempts: Math.max(delivery.attempts, delivery.redelivered ? 1 : 0),
     stored: handle !== 0,
   });
 }
 
-/** A delivery that is not in flight will not be made. */
 function drop(ctx: Context, queue: Queue, delivery: Delivery): void {
   const { entry, offset, count, handle } = delivery;
   entry.deliveries.delete(delivery);
-  if (handle !== 0) leave(ctx, queue, handle, count, bytesOf(entry.batch, offset, count), false);
-  else queue.unstored--;
+  const bytes = bytesOf(entry.batch, offset, count);
+  if (handle !== 0) leave(ctx, queue, handle, count, bytes, false);
+  else {
+    queue.unstored--;
+    letGo(queue, count, bytes);
+  }
   finish(ctx, entry, offset, count, false);
 }
 

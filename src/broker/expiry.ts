@@ -1,9 +1,9 @@
 /** What becomes of messages whose time to live is over. What is in flight is left to its receiver. */
-import { bytesOf } from '../batch.js';
 import type { ExpiringRun, StoredRun } from '../engine/engine.js';
-import { armExpiry, armLive } from './alarms.js';
+import { armExpiry } from './alarms.js';
 import { queueIds, type Context } from './context.js';
-import { expire, isExpired, newDelivery, pump, rewind, storedEntry } from './delivery.js';
+import { giveUp, isExpired, newDelivery, pump, rewind, storedEntry } from './delivery.js';
+import { mergeLive, takeLive } from './live.js';
 import type { Delivery, Expiring, Queue } from './model.js';
 import { saveBacklogDoubt } from './registry.js';
 import { reportFailure } from './senders.js';
@@ -42,18 +42,11 @@ function placesOf(ctx: Context, id: string): string[] {
 function expireLive(ctx: Context, queue: Queue): void {
   queue.expiresNext = Infinity;
   const kept: Delivery[] = [];
-  for (let delivery = queue.live.shift(); delivery !== undefined; delivery = queue.live.shift()) {
+  for (const delivery of takeLive(queue)) {
     if (!isExpired(ctx, delivery.entry)) kept.push(delivery);
-    else expire(ctx, queue, delivery);
+    else giveUp(ctx, queue, delivery, 'expired');
   }
-  queue.liveMessages = 0;
-  queue.liveBytes = 0;
-  for (const delivery of kept) {
-    queue.live.push(delivery);
-    queue.liveMessages += delivery.count;
-    queue.liveBytes += bytesOf(delivery.entry.batch, delivery.offset, delivery.count);
-    armLive(ctx, queue, delivery.entry.expiresAt);
-  }
+  mergeLive(ctx, queue, kept);
 }
 
 async function expireStored(ctx: Context, run: ExpiringRun): Promise<void> {
@@ -91,7 +84,10 @@ function expireWaiting(ctx: Context, queue: Queue, stored: StoredRun): void {
   // It may have been read for its turn already.
   if (queue.fetched.size > 0) rewind(queue, Infinity);
   const entry = storedEntry(ctx, stored, { offset: 0, count: batch.count });
-  expire(ctx, queue, newDelivery(entry, [queue], 0, batch.count, handle));
+  const delivery = newDelivery(entry, [queue], 0, batch.count, handle);
+  delivery.attempts = stored.attempts;
+  delivery.redelivered = handle < queue.redeliverBelow;
+  giveUp(ctx, queue, delivery, 'expired');
   pump(ctx, queue);
 }
 

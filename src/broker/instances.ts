@@ -2,17 +2,25 @@
  * The life of instances.
  *
  *   attach ──▶ online ──lost──▶ waiting ──deadAfter──▶ its share of the name's queue goes to others
- *                │  ▲              │ │                 ──instanceGrace──▶ retired: its lanes join the name's queue
+ *                │  ▲              │ │                 ──instanceGrace──▶ retired: its lanes join the name's queue; charged
+ *                │  │              │ │                                   as below, unless its process is known to run
  *                │  └──attach──────┘ └──died──▶ retired, and what its handlers could have been at is charged an attempt
  *                └──goodbye──▶ retired, nothing charged
  */
-import { bytesOf } from '../batch.js';
 import { charge } from './acknowledgements.js';
-import { armLive } from './alarms.js';
 import type { Context } from './context.js';
 import { deadLetter } from './dead-letters.js';
-import { holdUntilDurable, newDelivery, pump, pumpInstance, rewind, send, takeInFlight } from './delivery.js';
-import { joinQueue, noteHandled } from './lanes.js';
+import {
+  holdUntilDurable,
+  isExpired,
+  newDelivery,
+  pump,
+  pumpInstance,
+  rewind,
+  send,
+  takeInFlight,
+} from './delivery.js';
+import { joinQueue } from './lanes.js';
 import {
   type Delivery,
   type Entry,
@@ -23,13 +31,14 @@ import {
   type Suspect,
   targetOf,
 } from './model.js';
-import { openHandles, openParts } from './parts.js';
+import { attemptsOf, openHandles, openParts } from './parts.js';
 import { type DetachReason, type InstanceHello, type Outlet, PeerFault } from './ports.js';
 import { rerouteInstance, saveHandler, saveHandlers, saveSession, sessionOf } from './registry.js';
 import { raiseFloor, repeatOutcomes, reportFailure, senderOf, sendNotices } from './senders.js';
+import { Requeue } from './requeue.js';
 import { endSession } from './sessions.js';
 import { finish, storeEntries, storeQueues } from './store.js';
-import { forgetUndelivered } from './tracking.js';
+import { forgetUndelivered } from './followed.js';
 
 // ---- coming ----------------------------------------------------------------------------------------------------------
 
@@ -39,11 +48,16 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   if (before !== undefined && before.session.name !== hello.name) {
     throw new PeerFault('protocol-error', 'this instance is known under another name');
   }
+  if (before !== undefined && hello.connection > 0 && hello.connection <= before.connection) {
+    // Its bytes were on their way for long: the instance has given that connection up, and has made another one since.
+    throw new PeerFault('taken-over', 'a later connection of the same instance came before');
+  }
   if (before?.outlet !== undefined) {
     const older = before.outlet;
     lose(ctx, before);
     older.end('taken-over', 'the same instance has connected again');
   }
+  for (const id of hello.departed) if (id !== hello.instance) depart(ctx, id, hello.name);
   const session = sessionOf(ctx, hello.name, hello.generated);
   const seen = ctx.senders.get(hello.instance);
   const sender = senderOf(ctx, hello.instance, hello.name);
@@ -51,19 +65,21 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   instance.stopWaiting?.();
   instance.stopWaiting = undefined;
   instance.suspects = [];
+  instance.hasDeparted = false;
   instance.outlet = outlet;
   instance.process = hello.process;
+  instance.connection = Math.max(instance.connection, hello.connection);
   sender.outlet = outlet;
   sender.left = false;
   session.instances.set(instance.id, instance);
   ctx.instances.set(instance.id, instance);
   ctx.addresses.set(outlet.address, instance);
   if (before === undefined) {
+    const isShared = session.instances.size > 1;
+    if (isShared && !session.shared) for (const other of session.instances.values()) saveHandlers(ctx, other);
+    session.shared ||= isShared;
     saveSession(ctx, session);
     if (session.messages > 0 && session.instances.size === 1) holdUntilDurable(ctx, session);
-  }
-  if (before === undefined && session.instances.size === 2) {
-    for (const other of session.instances.values()) saveHandlers(ctx, other);
   }
   raiseFloor(ctx, sender, hello.floor);
   instance.attached = {
@@ -77,13 +93,25 @@ export function attach(ctx: Context, hello: InstanceHello, outlet: Outlet): Inst
   return instance;
 }
 
+/** Another instance of its name says that this one has left: as if it had said goodbye, at the end of its connection. */
+function depart(ctx: Context, id: string, name: string): void {
+  const instance = ctx.instances.get(id);
+  if (instance?.session.name !== name) return;
+  instance.hasDeparted = true;
+  // What it has written, its acknowledgements above all, is still to be read.
+  if (instance.outlet !== undefined) return;
+  leaveForGood(ctx, instance);
+  retire(ctx, instance, false);
+}
+
 /** Goes on with an instance that has been welcomed: receipts, what was on its way when it was lost, and what waits. */
 export function resume(ctx: Context, instance: Instance): void {
   repeatOutcomes(instance.sender);
   const { held } = instance;
   instance.held = [];
   for (const one of held) {
-    if (instance.handlers.has(one.queue.subscription)) sendAgain(ctx, instance, one);
+    const isWanted = instance.handlers.has(one.queue.subscription) && !isExpired(ctx, one.delivery.entry);
+    if (isWanted) sendAgain(ctx, instance, one);
     else putBack(one);
   }
   pumpInstance(ctx, instance);
@@ -99,16 +127,13 @@ function sendAgain(ctx: Context, instance: Instance, { queue, delivery }: Held):
     let from = first - handle;
     const end = from + count;
     for (let i = from + 1; i <= end; i++) {
-      if (i < end && attemptsOf(delivery, i) === attemptsOf(delivery, from)) continue;
+      const attempts = attemptsOf(delivery, from, queue);
+      if (i < end && attemptsOf(delivery, i, queue) === attempts) continue;
       const part = newDelivery(entry, [queue], delivery.offset + from, i - from, handle + from);
-      send(ctx, instance, Object.assign(part, { attempts: attemptsOf(delivery, from), revival, redelivered: true }));
+      send(ctx, instance, Object.assign(part, { attempts, revival, redelivered: true }));
       from = i;
     }
   }
-}
-
-function attemptsOf({ charged, attempts }: Delivery, index: number): number {
-  return charged?.get(index) ?? attempts;
 }
 
 /** What was held for an instance waits for any instance of its name again. */
@@ -125,7 +150,7 @@ export function detach(ctx: Context, instance: Instance, outlet: Outlet, reason:
   if (instance.outlet !== outlet) return;
   lose(ctx, instance);
   if (ctx.stopped) return;
-  if (reason === 'lost') {
+  if (reason === 'lost' && !instance.hasDeparted) {
     waitFor(ctx, instance);
     return;
   }
@@ -159,8 +184,9 @@ function lose(ctx: Context, instance: Instance): void {
   for (const delivery of deliveries) sayOffline(ctx, delivery);
   for (const lane of lanes) for (const delivery of lane.live) sayOffline(ctx, delivery);
   storeQueues(ctx, lanes);
-  for (const delivery of deliveries.reverse()) takeBack(ctx, instance, delivery);
-  if (session.instances.size > 1) noteHandled(deliveries);
+  const requeue = new Requeue(ctx, instance.suspects);
+  for (const delivery of deliveries.reverse()) takeBack(ctx, instance, delivery, requeue);
+  requeue.end();
   for (const queue of session.queues.values())
     if (queue.live.size > 0 && taken(session, queue) === 0) storeQueues(ctx, [queue]);
   rerouteInstance(ctx, instance);
@@ -196,7 +222,7 @@ function suspectsOf(instance: Instance): Suspect[] {
   return suspects;
 }
 
-function takeBack(ctx: Context, instance: Instance, delivery: Delivery): void {
+function takeBack(ctx: Context, instance: Instance, delivery: Delivery, requeue: Requeue): void {
   const { entry, queues } = delivery;
   delivery.instance = undefined;
   if (queues.length === 0) {
@@ -219,7 +245,7 @@ function takeBack(ctx: Context, instance: Instance, delivery: Delivery): void {
     return;
   }
   if (delivery.handle === 0) {
-    requeueUnstored(ctx, delivery);
+    requeue.add(delivery);
     return;
   }
   entry.deliveries.delete(delivery);
@@ -253,28 +279,6 @@ function sayOffline(ctx: Context, delivery: Delivery): void {
   }
 }
 
-/** The store was full: what is open of a delivery stays in memory, at the front of its queue. */
-function requeueUnstored(ctx: Context, delivery: Delivery): void {
-  const { queues, entry, handle } = delivery;
-  const [queue] = queues;
-  if (queue === undefined) return;
-  for (const other of queues) {
-    other.inflight.delete(delivery);
-    other.unstored--;
-  }
-  entry.deliveries.delete(delivery);
-  for (const { offset, count } of openParts(delivery).reverse()) {
-    const part = newDelivery(entry, queues, offset, count, handle);
-    part.redelivered = true;
-    entry.deliveries.add(part);
-    for (const other of queues) other.unstored++;
-    queue.live.unshift(part);
-    armLive(ctx, queue, entry.expiresAt);
-    queue.liveMessages += count;
-    queue.liveBytes += bytesOf(entry.batch, offset, count);
-  }
-}
-
 function waitFor(ctx: Context, instance: Instance): void {
   const { clock, options } = ctx;
   saveSession(ctx, instance.session);
@@ -282,7 +286,12 @@ function waitFor(ctx: Context, instance: Instance): void {
     returnHeld(instance);
     for (const queue of instance.session.queues.values()) pump(ctx, queue);
   }, options.deadAfter);
-  const grace = clock.setTimeout(() => retire(ctx, instance, !instance.restored), options.instanceGrace);
+  // Of a process on another machine nobody knows whether it lives. If none of them were charged, a handler that ends its
+  // process would do so for ever.
+  const grace = clock.setTimeout(
+    () => retire(ctx, instance, !instance.restored && !options.isRunning(instance.process)),
+    options.instanceGrace,
+  );
   instance.stopWaiting = () => {
     share.cancel();
     grace.cancel();
@@ -314,30 +323,38 @@ function retire(ctx: Context, instance: Instance, charged: boolean): void {
   instance.stopWaiting?.();
   instance.stopWaiting = undefined;
   if (ctx.stopped) return;
-  if (charged) for (const suspect of instance.suspects) chargeSuspect(ctx, suspect);
+  if (charged && instance.suspects.length > 0) {
+    for (const suspect of instance.suspects) chargeSuspect(ctx, suspect);
+    // The next attempt is made once this one is on record: whatever dies of it must not begin anew with each crash.
+    holdUntilDurable(ctx, session);
+  }
   instance.suspects = [];
   returnHeld(instance);
   for (const { lane } of instance.handlers.values()) joinQueue(ctx, lane);
   for (const channel of instance.handlers.keys()) saveHandler(ctx, instance.id, session, channel, false);
   session.instances.delete(instance.id);
   ctx.instances.delete(instance.id);
-  if (session.instances.size < 2) for (const queue of session.queues.values()) queue.handled = undefined;
+  // Another one may still be waited for, and what this one has handled counts for it.
+  if (session.instances.size === 0) for (const queue of session.queues.values()) queue.handled = undefined;
   rerouteInstance(ctx, instance);
   saveSession(ctx, session);
   for (const queue of session.queues.values()) pump(ctx, queue);
 }
 
 function chargeSuspect(ctx: Context, { delivery, index, queue, maxAttempts }: Suspect): void {
-  if (delivery.handle === 0) return;
-  const attempts = attemptsOf(delivery, index) + 1;
-  charge(ctx, delivery, index, queue, attempts);
-  if (attempts < maxAttempts) return;
+  const { entry, offset, revival } = delivery;
+  const attempts = attemptsOf(delivery, index, queue) + 1;
+  // It may have been stored since: what was not sent is read back then.
+  const handle = entry.handle === 0 ? 0 : entry.handle + offset + index;
+  charge(ctx, delivery, index, queue, attempts, handle);
+  if (handle === 0 && delivery.count === 1) delivery.attempts = attempts;
+  if (handle === 0 || attempts < maxAttempts) return;
   deadLetter(ctx, queue, {
-    handle: delivery.handle + index,
-    batch: delivery.entry.batch,
-    index: delivery.offset + index,
+    handle,
+    batch: entry.batch,
+    index: offset + index,
     reason: 'its process died',
     attempts,
-    revival: delivery.revival,
+    revival,
   });
 }

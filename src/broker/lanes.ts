@@ -1,27 +1,12 @@
 /** The lanes of a name's instances: one that ends joins the queue of the name, and what another instance has handled counts. */
-import { bytesOf } from '../batch.js';
-import { RangeSet } from '../range-set.js';
-import { armLive } from './alarms.js';
 import type { Context } from './context.js';
 import { rewind, stopReading } from './delivery.js';
-import type { Delivery, Queue } from './model.js';
-import { openHandles } from './parts.js';
+import { mergeLive, takeLive } from './live.js';
+import type { Queue } from './model.js';
+import { notInFlight } from './parts.js';
 import { sessionQueue } from './registry.js';
 import { join, shrink, watch } from './store.js';
 import { settleTracked } from './tracking.js';
-
-/** What another instance of the name has handled already of the deliveries that were lost. */
-export function noteHandled(deliveries: readonly Delivery[]): void {
-  for (const delivery of deliveries) {
-    if (delivery.handle === 0) continue;
-    for (const { session, subscription } of delivery.queues) {
-      const queue = sessionQueue(session, subscription);
-      if (delivery.entry.handledBy?.has(queue) !== true) continue;
-      queue.handled ??= new RangeSet();
-      for (const { handle, count } of openHandles(delivery)) queue.handled.add(handle, count);
-    }
-  }
-}
 
 /** What another instance of the name has handled counts as delivered. */
 function dropHandled(ctx: Context, lane: Queue, handle: number, count: number): void {
@@ -42,7 +27,10 @@ function dropHandled(ctx: Context, lane: Queue, handle: number, count: number): 
 export function joinQueue(ctx: Context, lane: Queue): void {
   const { session } = lane;
   const queue = sessionQueue(session, lane.subscription);
-  for (const { first, count } of queue.handled?.ranges() ?? []) dropHandled(ctx, lane, first, count);
+  // What the instance has in hand still ends by a word of its own.
+  for (const { first, count } of queue.handled?.ranges() ?? [])
+    for (const part of notInFlight(lane, { handle: first, batch: { count } }))
+      dropHandled(ctx, lane, first + part.offset, part.count);
   stopReading(lane);
   if (ctx.engine.usage(lane.id).messages > 0) {
     // What waited for several instances of the name waits once from here on.
@@ -50,15 +38,11 @@ export function joinQueue(ctx: Context, lane: Queue): void {
     rewind(queue, 0);
     queue.redeliverBelow = Math.max(queue.redeliverBelow, lane.redeliverBelow);
   }
-  for (let delivery = lane.live.shift(); delivery !== undefined; delivery = lane.live.shift()) {
+  const deliveries = takeLive(lane);
+  for (const delivery of deliveries) {
     delivery.queues = [queue];
     lane.unstored--;
     watch(ctx, queue);
-    armLive(ctx, queue, delivery.entry.expiresAt);
-    queue.live.push(delivery);
-    queue.liveMessages += delivery.count;
-    queue.liveBytes += bytesOf(delivery.entry.batch, delivery.offset, delivery.count);
   }
-  lane.liveMessages = 0;
-  lane.liveBytes = 0;
+  mergeLive(ctx, queue, deliveries);
 }

@@ -21,7 +21,7 @@ export function withdraw(queue: Queue, handle: number, count: number): number {
     for (let index = from; index < to; index++) {
       if (index < delivery.done || delivery.later?.has(index) === true) continue;
       if (delivery.refused?.get(index)?.has(queue) === true) continue;
-      refuse(delivery, index, queue, 'gone');
+      refuse(delivery, index, queue, 'withdrawn');
       underway++;
     }
   }
@@ -48,7 +48,7 @@ export function damaged(ctx: Context, id: string, handle: number, count: number,
   for (let h = handle; h < handle + count; h++) {
     const tracked = ctx.tracked.get(h);
     if (tracked === undefined) continue;
-    const { id: messageId, position, sender: instance } = tracked;
+    const { id: messageId, position, group } = tracked;
     settleTracked(ctx, h, 1, false);
     const failure = {
       messageId,
@@ -59,6 +59,7 @@ export function damaged(ctx: Context, id: string, handle: number, count: number,
       attempts,
       at: ctx.clock.now(),
     } as const;
+    const { instance } = group;
     notify(ctx, { instance, name: ctx.senders.get(instance)?.name, position }, failure, true);
   }
 }

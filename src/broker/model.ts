@@ -25,6 +25,8 @@ export interface Entry {
   readonly batch: Batch;
   /** Undefined for what was read back from the engine: its receipt was given long ago. */
   readonly sender: Sender | undefined;
+  /** Monotonic time at which it was routed, or read back. */
+  readonly takenAt: number;
   /** Engine time, 0 for never. */
   readonly expiresAt: number;
   /** Everyone who is still to get it, or has not acknowledged all of it. */
@@ -43,9 +45,12 @@ export interface Entry {
   handle: number;
   /** True once stored durably. */
   committed: boolean;
-  /** Queues of names with several instances of which one has handled all of it. */
-  handledBy?: Set<Queue>;
+  /** For the queues of names with several instances: what one of them has handled before it was stored, by offset. */
+  handledBy?: Map<Queue, RangeSet>;
 }
+
+/** By the word of its recipient, who has no more to say, or behind its back (`withdrawn`). */
+export type Refusal = 'gone' | 'waits' | 'withdrawn';
 
 /** Consecutive messages of an entry on their way to a recipient. */
 export interface Delivery {
@@ -70,9 +75,9 @@ export interface Delivery {
   /** Done ones behind that, as indexes. */
   later: Set<number> | undefined;
   /** By index: for which queues (none: it was sent to an address) a message is gone otherwise, or waits again. */
-  refused: Map<number, Map<Queue | undefined, 'gone' | 'waits'>> | undefined;
-  /** Attempts charged while in flight, by index. */
-  charged: Map<number, number> | undefined;
+  refused: Map<number, Map<Queue | undefined, Refusal>> | undefined;
+  /** Attempts charged while in flight, by index and subscription: each has attempts of its own. */
+  charged: Map<number, Map<string, number>> | undefined;
 }
 
 /** An ordered queue for one subscription: of a session (`owner` undefined), or an instance's own (a lane). */
@@ -112,8 +117,8 @@ export class Queue {
   /** Monotonic time and tick of the last acknowledgement, or of the first delivery after a pause. */
   progressAt = 0;
   progressTick = 0;
-  /** When the oldest of `live` came. */
-  liveSince = 0;
+  /** Monotonic time at which the store last had no room for what it holds. */
+  fullAt = -Infinity;
 
   constructor(id: string, session: Session, subscription: string, owner: Instance | undefined) {
     this.id = id;
@@ -143,8 +148,8 @@ export interface Handler {
 
 /** A message whose handler could have been running when its instance was lost. */
 export interface Suspect {
-  readonly delivery: Delivery;
-  readonly index: number;
+  delivery: Delivery;
+  index: number;
   readonly queue: Queue;
   readonly maxAttempts: number;
 }
@@ -163,6 +168,8 @@ export class Instance {
   attached: Attached | undefined;
   outlet: Outlet | undefined;
   process = '';
+  /** The newest of its connections, as it counts them; 0 when it does not. */
+  connection = 0;
   readonly handlers = new Map<string, Handler>();
   /** In flight on the connection, in order of their numbers. */
   readonly inflight = new Deque<Delivery>();
@@ -172,6 +179,8 @@ export class Instance {
   /** Stored deliveries that wait for this instance to come back. */
   held: Held[] = [];
   suspects: Suspect[] = [];
+  /** Its process has closed it, as another instance of its name has said. */
+  hasDeparted = false;
   /** Restored from the store and never seen in this run. */
   restored = false;
   /** Stops the timers that run while it is lost. */
@@ -200,8 +209,13 @@ export class Session {
   /** Stored messages in all of its queues. */
   messages = 0;
   bytes = 0;
+  /** Messages for it that exist only in memory, on their way or waiting; counted once for each of its queues, as those are. */
+  heldMessages = 0;
+  heldBytes = 0;
   /** Engine time when its last instance left. */
   lastSeen = 0;
+  /** It has had several instances at a time: each is waited for, also after a restart, and by those channels that it handled. */
+  shared = false;
   /** What it got of channels' backlogs lies below these handles. */
   readonly backlogs = new Map<string, number>();
   /** Subscriptions that have had dead letters. */
@@ -258,11 +272,28 @@ export interface Sender {
 
 /** A stored, tracked message: its sender wants the final outcome. */
 export interface Tracked {
-  readonly sender: string;
   readonly position: number;
   readonly id: string;
+  /** Queues that it is in. */
   waiting: number;
+  /** Recipients that have handled it. */
   delivered: number;
+  /** The store knows that a recipient has it. */
+  isDeliveredKept: boolean;
+  /** The batch that it came in. */
+  readonly group: TrackedGroup;
+}
+
+/** The messages of a batch whose sender wants the final outcome. */
+export interface TrackedGroup {
+  /** Who sent it. */
+  readonly instance: string;
+  /** Position of its first message. */
+  readonly first: number;
+  /** Those that have no outcome yet. */
+  open: number;
+  /** Those that wait no longer, by their offset in the batch; undefined where the store says nothing of the batch. */
+  readonly ended: RangeSet | undefined;
 }
 
 /** What an alarm is about: what a queue holds in memory, or messages that were stored. */

@@ -2,16 +2,18 @@
  * Persistent messages: delivered to who is here and keeps up, stored for who is away or behind, each limit checked before
  * anything is kept. An entry gets all of its recipients before any of it is stored, because it is stored as a whole.
  */
-import { ITEM_HEADER, type Batch } from '../batch.js';
+import { bytesOf, ITEM_HEADER, type Batch } from '../batch.js';
 import type { DeliveryFailure, FailureReason } from '../receipts.js';
 import { queueIds, type Context } from './context.js';
-import { allowance, enqueueLive, newDelivery, pump, send, sessionQueueWaits } from './delivery.js';
+import { newDelivery, pump, send, sessionQueueWaits } from './delivery.js';
+import { enqueueLive } from './live.js';
+import { allowance } from './takers.js';
 import { armLive } from './alarms.js';
-import { targetOf, type Entry, type Instance, type Queue } from './model.js';
+import { targetOf, type Entry, type Instance, type Queue, type Session } from './model.js';
 import { recipientsOf } from './recipients.js';
 import { newEntry, routeOf } from './registry.js';
 import { refuse, reportFailure, settle } from './senders.js';
-import { awaitExpiry, finish, storeEntries, storeQueues, watch, type AwayQueue } from './store.js';
+import { awaitExpiry, finish, hold, storeEntries, storeQueues, watch, type AwayQueue } from './store.js';
 
 /** Its share of a queue, and what the sender is told once it is there. */
 interface WaitingShare extends AwayQueue {
@@ -38,8 +40,11 @@ export function routePersistent(ctx: Context, from: Instance, batch: Batch): voi
 /** Queues that have become too long fall behind, once the entry that made them so has all of its recipients. */
 function storeOverfull(ctx: Context): void {
   if (ctx.overfull.size === 0) return;
-  const queues = [...ctx.overfull];
+  const now = ctx.clock.monotonic();
+  // A store that was full just now is not asked for each batch.
+  const queues = [...ctx.overfull].filter(({ fullAt }) => now - fullAt >= ctx.options.storeAfter);
   ctx.overfull.clear();
+  if (queues.length === 0) return;
   storeQueues(ctx, queues);
   for (const queue of queues) pump(ctx, queue);
 }
@@ -70,7 +75,8 @@ function routeSimply(ctx: Context, from: Instance, entry: Entry): boolean {
   if (channel === undefined) return false;
   const { lanes, away } = routeOf(channel);
   if (away.length > 0) return false;
-  for (const lane of lanes) if (lane.owner === from || !isLive(lane)) return false;
+  for (const lane of lanes)
+    if (lane.owner === from || !isLive(lane) || !fits(ctx, lane.session, entry.batch)) return false;
   if (lanes.length === 0) return false;
   entry.recipients = lanes.length;
   entry.whole = lanes.length;
@@ -86,7 +92,8 @@ function isLive(lane: Queue): boolean {
 function offerLanes(ctx: Context, entry: Entry, instance: Instance, lanes: Queue[], away: Away): void {
   const together =
     lanes.length > 1 &&
-    lanes.every(lane => isLive(lane) && lane.live.size === 0 && hasRoom(ctx, instance, lane, entry.batch.count));
+    lanes.every(lane => isLive(lane) && lane.live.size === 0 && hasRoom(ctx, instance, lane, entry.batch.count)) &&
+    fits(ctx, instance.session, entry.batch, lanes.length);
   if (together) {
     entry.recipients++;
     entry.whole++;
@@ -94,7 +101,7 @@ function offerLanes(ctx: Context, entry: Entry, instance: Instance, lanes: Queue
     return;
   }
   for (const lane of lanes) {
-    if (isLive(lane)) {
+    if (isLive(lane) && fits(ctx, lane.session, entry.batch)) {
       entry.recipients++;
       entry.whole++;
       deliverLive(ctx, entry, [lane]);
@@ -114,7 +121,10 @@ function deliverLive(ctx: Context, entry: Entry, queues: readonly Queue[]): void
   const { batch } = entry;
   const delivery = newDelivery(entry, queues, 0, batch.count, 0);
   entry.deliveries.add(delivery);
-  for (const queue of queues) watch(ctx, queue);
+  for (const queue of queues) {
+    watch(ctx, queue);
+    hold(queue, batch.count, batch.items.length);
+  }
   const lane = queues[0] as Queue;
   const owner = lane.owner;
   const handler = owner?.handlers.get(lane.subscription);
@@ -134,7 +144,7 @@ function deliverLive(ctx: Context, entry: Entry, queues: readonly Queue[]): void
 
 /** To one instance of the name, the least loaded with room, in the order of the queue. */
 function offerQueue(ctx: Context, entry: Entry, queue: Queue, away: Away): void {
-  if (queue.waiting || queue.reading) {
+  if (queue.waiting || queue.reading || !fits(ctx, queue.session, entry.batch)) {
     keepFor(ctx, entry, queue, undefined, away);
     return;
   }
@@ -150,11 +160,31 @@ function deliverDirect(ctx: Context, entry: Entry, instance: Instance): void {
   send(ctx, instance, delivery);
 }
 
+/** How much more may wait for a name, or be on its way to it. */
+function roomOf(ctx: Context, session: Session): { messages: number; bytes: number } {
+  const { queueMessages, queueBytes } = ctx.limits;
+  return {
+    messages: queueMessages - session.messages - session.heldMessages,
+    bytes: queueBytes - session.bytes - session.heldBytes,
+  };
+}
+
+/** True when a name may have all of a batch, in each of so many of its queues. */
+function fits(ctx: Context, session: Session, { count, items }: Batch, queues = session.instances.size): boolean {
+  const { messages, bytes } = roomOf(ctx, session);
+  return count * queues <= messages && items.length * queues <= bytes;
+}
+
 /** It waits in the engine for a recipient that is away or behind. Without a reason the sender need not be told. */
 function keepFor(ctx: Context, entry: Entry, queue: Queue, reason: FailureReason | undefined, away: Away): void {
-  const { queueMessages, queueBytes } = ctx.limits;
-  const { session } = queue;
-  const room = fitting(entry.batch, queueMessages - session.messages, queueBytes - session.bytes);
+  const free = roomOf(ctx, queue.session);
+  // What other targets of the same message take of it.
+  for (const { target, count } of away.queues) {
+    if (target?.session !== queue.session) continue;
+    free.messages -= count;
+    free.bytes -= bytesOf(entry.batch, 0, count);
+  }
+  const room = fitting(entry.batch, free.messages, free.bytes);
   keep(ctx, entry, { queue: queue.id, target: queue, count: room, recipient: targetOf(queue), reason }, away);
 }
 

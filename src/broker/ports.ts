@@ -18,6 +18,10 @@ export interface InstanceHello {
   /** True: the session ends with the name's last instance. */
   readonly generated: boolean;
   readonly instance: string;
+  /** Which of its connections this is, counted by the instance; 0 when unknown. */
+  readonly connection: number;
+  /** Instances of the same name that will not come back. */
+  readonly departed: readonly string[];
   readonly floor: number;
   /** Lower-case text that identifies machine and process, so that a death there can be seen; '' when unknown. */
   readonly process: string;
@@ -79,7 +83,7 @@ export interface Outlet {
   /** Hands over persistent messages; both ends number them from 1, in order. `offset` and `count`: the part of the batch. */
   deliver(batch: Batch, offset: number, count: number, note: DeliveryNote | undefined): void;
   /** Hands over non-persistent messages, at most once. */
-  deliverTransient(batch: Batch): void;
+  deliverTransient(batch: Batch, note: DeliveryNote | undefined): void;
   /** Receipts, in ascending and disjoint ranges. */
   receipts(outcomes: readonly Outcome[]): void;
   failure(message: FailureMessage): void;

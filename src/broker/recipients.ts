@@ -46,7 +46,7 @@ function addChannel(ctx: Context, from: Instance, name: string, found: Recipient
     addLane(found, owner, lane);
   }
   for (const queue of away) {
-    if (isAlone(queue.session, from)) continue;
+    if (isAlone(queue.session, from.id)) continue;
     anybody = true;
     found.away.push({ queue, reason: awayReason(queue.session) });
   }
@@ -60,8 +60,8 @@ function addLane(found: Recipients, owner: Instance, lane: Queue): void {
 }
 
 /** The name's only instance is the sender: it is no recipient of its own channel messages. */
-function isAlone(session: Session, from: Instance): boolean {
-  return session.instances.size === 1 && session.instances.has(from.id);
+export function isAlone(session: Session, sender: string): boolean {
+  return session.instances.size === 1 && session.instances.has(sender);
 }
 
 function awayReason(session: Session): FailureReason {

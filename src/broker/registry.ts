@@ -35,6 +35,7 @@ export function newSession(ctx: Context, name: string, generated: boolean): Sess
 /** What is kept of a session, and found again. Its subscriptions are pairs of their own. */
 export interface SavedSession {
   readonly generated: boolean;
+  readonly shared: boolean;
   readonly lastSeen: number;
   /** An instance was there: if the server was killed then, it may have been there until the end. */
   readonly occupied: boolean;
@@ -42,16 +43,15 @@ export interface SavedSession {
   readonly doubtBelow: number;
   /** What a generated name got of channels' backlogs lies below these handles. */
   readonly backlogs: readonly (readonly [channel: string, below: number])[];
-  /** Ids of its instances, and where known the processes they run in. */
+  /** Ids of its instances, and the processes they run in; '' where that is not known. */
   readonly processes: readonly (readonly [instance: string, process: string])[];
 }
 
 /** Writes what must be found again of a session. */
 export function saveSession(ctx: Context, session: Session): void {
-  const { name, generated, lastSeen, instances } = session;
+  const { name, generated, shared, lastSeen, instances } = session;
   const processes: [string, string][] = [];
-  for (const instance of instances.values())
-    if (instance.process !== '') processes.push([instance.id, instance.process]);
+  for (const instance of instances.values()) processes.push([instance.id, instance.process]);
   const occupied = instances.size > 0;
   let isEmpty = true;
   for (const queue of session.queues.values()) {
@@ -60,7 +60,7 @@ export function saveSession(ctx: Context, session: Session): void {
   }
   if (isEmpty) session.doubtBelow = 0;
   const { doubtBelow, backlogs } = session;
-  const saved: SavedSession = { generated, lastSeen, occupied, doubtBelow, backlogs: [...backlogs], processes };
+  const saved: SavedSession = { generated, shared, lastSeen, occupied, doubtBelow, backlogs: [...backlogs], processes };
   ctx.engine.put(`s/${name}`, JSON.stringify(saved));
 }
 
@@ -176,6 +176,7 @@ export function newEntry(ctx: Context, sender: Sender, batch: Batch): Entry {
     serial: ++ctx.serial,
     batch,
     sender,
+    takenAt: ctx.clock.monotonic(),
     expiresAt,
     deliveries: new Set(),
     recipients: 0,

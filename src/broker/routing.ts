@@ -14,6 +14,8 @@ import { routeTransient } from './transient.js';
 /** Takes what an instance sends. Throws `position-conflict`, `protocol-error`. */
 export function publish(ctx: Context, instance: Instance, batch: Batch): void {
   const { sender } = instance;
+  // It stays with its sender, who sends it again to the next server.
+  if (ctx.stopped) return;
   if (sender.unsettledBytes > SEND_WINDOW.bytes) {
     throw new PeerFault('protocol-error', 'more came than the window of unsettled bytes allows');
   }

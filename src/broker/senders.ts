@@ -154,13 +154,15 @@ export interface FailureInput {
 /** Tells the sender of a batch that some of its messages do not reach a recipient now, or never will. */
 export function reportFailure(ctx: Context, input: FailureInput): void {
   const { batch, offset, count, final } = input;
+  // What was written to an earlier run of the server may have been handled then.
+  const fewest = final && batch.envelope.resent ? 1 : 0;
   const failure: DeliveryFailure = {
     messageId: formatId(batch.envelope.idPrefix, idCounterAt(batch, offset)),
     target: input.target,
     reason: input.reason,
     queued: !final,
     final,
-    attempts: input.attempts,
+    attempts: Math.max(input.attempts, fewest),
     at: ctx.clock.now(),
   };
   if (count > 1) failure.count = count;

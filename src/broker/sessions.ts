@@ -3,25 +3,30 @@ import { type Context, queueIds } from './context.js';
 import { stopReading } from './delivery.js';
 import type { Session } from './model.js';
 import { saveSession } from './registry.js';
-import { dropSubscription, emptyQueue, endSubscription, returnBacklog } from './subscriptions.js';
-import { forgetUndelivered } from './tracking.js';
+import { storeQueues } from './store.js';
+import { dropSubscription, endStored, endSubscription, endUnstored } from './subscriptions.js';
+import { forgetUndelivered } from './followed.js';
 
 /** Ends a session: subscriptions, queues, dead letters. */
 export async function endSession(ctx: Context, session: Session, reason: 'session-expired' | 'dropped'): Promise<void> {
   const { name } = session;
-  const bound = ctx.lastHandle;
   for (const channel of [...session.subscriptions.keys()]) endSubscription(ctx, session, channel, undefined);
+  const queues = [...session.queues.values()];
+  // Of what an instance that is here is sent itself, too.
+  for (const { handlers } of session.instances.values()) for (const { lane } of handlers.values()) queues.push(lane);
+  // What is on its way in memory ends as well; what comes from here on does not.
+  storeQueues(ctx, queues);
+  const bound = ctx.lastHandle;
   if (session.instances.size > 0) saveSession(ctx, session);
   else {
     ctx.sessions.delete(name);
     ctx.engine.put(`s/${name}`, null);
   }
-  const queues = [...session.queues.values()];
-  for (const queue of queues) stopReading(queue);
   for (const queue of queues) {
-    if (reason === 'session-expired') returnBacklog(ctx, queue);
-    await emptyQueue(ctx, queue, reason, bound);
+    stopReading(queue);
+    endUnstored(ctx, queue, reason);
   }
+  for (const queue of queues) await endStored(ctx, queue, reason, bound);
   if (ctx.stopped) return;
   for (const subscription of session.deadLetterQueues) ctx.engine.drop(queueIds.deadLetters(name, subscription));
   ctx.engine.drop(queueIds.notices(name));

@@ -15,9 +15,9 @@ import { BroadcastError } from '../errors.js';
 import { armStored } from './alarms.js';
 import type { Context } from './context.js';
 import { RangeSet } from '../range-set.js';
-import type { Entry, Queue, Sender } from './model.js';
-import { sessionQueue } from './registry.js';
-import { openParts } from './parts.js';
+import { carryHandled, rememberHandled } from './handled.js';
+import type { Delivery, Entry, Queue, Sender } from './model.js';
+import { attemptsOf, openParts } from './parts.js';
 import { settle } from './senders.js';
 import { follow, settleTracked } from './tracking.js';
 
@@ -48,11 +48,13 @@ export function storeEntries(
   if (wanted.length === 0) return true;
   const appended: Entry[] = [];
   const batches: AppendBatch[] = [];
+  let stored = 0;
   for (const entry of wanted) {
     const queues = queuesOf(entry);
     if (entry === away?.entry) for (const { queue, count } of away.queues) queues.push({ queue, offset: 0, count });
     if (queues.length === 0) continue; // only for addresses, which are never queued
     appended.push(entry);
+    stored += messagesIn(entry, queues);
     batches.push({ batch: entry.batch, expiresAt: entry.expiresAt, queues });
   }
   if (batches.length === 0) return true;
@@ -67,6 +69,7 @@ export function storeEntries(
     noteStored(ctx, entry, handles[i] as number, entry === away?.entry ? away.queues : []),
   );
   for (const share of away?.queues ?? []) noteAway(share, (away as { entry: Entry }).entry);
+  ctx.counters.stored += stored;
   scheduleCommit(ctx);
   return true;
 }
@@ -90,30 +93,51 @@ function queuesOf(entry: Entry): AppendBatch['queues'][number][] {
   const shares: { queue: string; offset: number; count: number }[] = [];
   for (const delivery of entry.deliveries) {
     for (const queue of delivery.queues) {
-      for (const part of openParts(delivery)) shares.push({ queue: queue.id, ...part });
+      for (const part of openParts(delivery, queue)) shares.push({ queue: queue.id, ...part });
     }
   }
-  return shares;
+  // The front of a delivery that was cut in two came after the rest of it.
+  return shares.length > 1 ? shares.sort((a, b) => a.offset - b.offset) : shares;
+}
+
+/** How many messages of an entry are in one of its shares at least. */
+function messagesIn({ batch }: Entry, shares: AppendBatch['queues']): number {
+  if (shares.some(({ count }) => count === batch.count)) return batch.count;
+  const messages = new RangeSet();
+  for (const { offset, count } of shares) messages.add(offset, count);
+  return messages.size;
 }
 
 function noteStored(ctx: Context, entry: Entry, handle: number, away: readonly AwayQueue[]): void {
   const { batch, sender } = entry;
   entry.handle = handle;
   ctx.lastHandle = Math.max(ctx.lastHandle, handle + batch.count - 1);
-  ctx.counters.stored += batch.count;
   for (const delivery of entry.deliveries) {
     if (delivery.queues.length === 0) continue;
     delivery.handle = handle + delivery.offset;
-    for (const queue of delivery.queues) {
-      queue.unstored--;
-      awaitExpiry(ctx, entry, queue.id, delivery.handle, delivery.count);
-      for (const { offset, count } of openParts(delivery)) grow(queue, count, bytesOf(batch, offset, count));
-    }
+    for (const queue of delivery.queues) noteStoredIn(ctx, delivery, queue);
+    carryHandled(delivery);
   }
   if (sender !== undefined && !sender.stored) sender.stored = true;
   if (batch.envelope.tracked && sender !== undefined) follow(ctx, entry, sender, away);
   ctx.uncommitted.push(entry);
   ctx.uncommittedBytes += batch.items.length;
+}
+
+function noteStoredIn(ctx: Context, delivery: Delivery, queue: Queue): void {
+  const { entry, handle, offset: start, count: all } = delivery;
+  const { batch } = entry;
+  queue.unstored--;
+  awaitExpiry(ctx, entry, queue.id, handle, all);
+  for (const { offset, count } of openParts(delivery)) letGo(queue, count, bytesOf(batch, offset, count));
+  for (const { offset, count } of openParts(delivery, queue)) {
+    grow(queue, count, bytesOf(batch, offset, count));
+    if (delivery.attempts === 0 && delivery.charged === undefined) continue;
+    for (let index = offset - start; index < offset - start + count; index++) {
+      const attempts = attemptsOf(delivery, index, queue);
+      if (attempts > 0) ctx.engine.attempt(queue.id, handle + index, attempts);
+    }
+  }
 }
 
 /** Stored messages are looked at when they expire. */
@@ -132,6 +156,18 @@ function noteAway({ target, count }: AwayQueue, { handle, batch }: Entry): void 
 export function grow(queue: Queue, messages: number, bytes: number): void {
   queue.session.messages += messages;
   queue.session.bytes += bytes;
+}
+
+/** Messages in memory are on their way to a name from now on. */
+export function hold({ session }: Queue, messages: number, bytes: number): void {
+  session.heldMessages += messages;
+  session.heldBytes += bytes;
+}
+
+/** Messages that were only in memory have ended, or are stored. */
+export function letGo({ session }: Queue, messages: number, bytes: number): void {
+  session.heldMessages -= messages;
+  session.heldBytes -= bytes;
 }
 
 /** Asks the engine for a commit at the end of the turn; when it has returned, the receipts are given. */
@@ -234,29 +270,8 @@ function settleDone(ctx: Context, entry: Entry, offset: number, count: number): 
 export function leave(ctx: Context, queue: Queue, handle: number, count: number, bytes: number, ok: boolean): void {
   ctx.engine.ack(queue.id, handle, count);
   shrink(queue, count, bytes);
-  if (ok && queue.session.instances.size > 1) rememberHandled(queue, handle, count);
+  if (ok) rememberHandled(queue, handle, count);
   if (ctx.tracked.size > 0) settleTracked(ctx, handle, count, ok);
-}
-
-/** Ranges of handled messages of a name after which those are forgotten that nobody waits for. */
-const HANDLED_RANGES = 4096;
-
-function rememberHandled({ session, subscription }: Queue, handle: number, count: number): void {
-  const handled = (sessionQueue(session, subscription).handled ??= new RangeSet());
-  handled.add(handle, count);
-  if (handled.rangeCount % HANDLED_RANGES !== 0) return;
-  let lowest = handle + count;
-  for (const { handlers } of session.instances.values()) {
-    const lane = handlers.get(subscription)?.lane;
-    if (lane !== undefined) lowest = Math.min(lowest, lowestWaiting(lane));
-  }
-  handled.deleteBelow(lowest);
-}
-
-function lowestWaiting(lane: Queue): number {
-  let lowest = lane.behind ? lane.cursor : Infinity;
-  for (const delivery of lane.inflight) if (delivery.handle !== 0) lowest = Math.min(lowest, delivery.handle);
-  return Math.min(lowest, lane.fetched.peek()?.handle ?? Infinity);
 }
 
 /** Stored messages are no longer among what waits for a name. */
@@ -311,13 +326,18 @@ function lookAtProgress(ctx: Context): void {
   for (const queue of ctx.unstoredQueues) {
     if (queue.unstored <= 0) ctx.unstoredQueues.delete(queue);
     else if (now - queue.progressAt >= storeAfter && ctx.tick - queue.progressTick >= 2) stuck.push(queue);
-    else if (queue.live.size > 0 && now - queue.liveSince >= HELD_TOO_LONG * storeAfter) stuck.push(queue);
+    else if (now - Math.max(oldestOf(queue, now), queue.fullAt) >= HELD_TOO_LONG * storeAfter) stuck.push(queue);
   }
   if (stuck.length > 0) storeQueues(ctx, stuck);
   if (ctx.unstoredQueues.size === 0) {
     ctx.progressTimer?.cancel();
     ctx.progressTimer = undefined;
   }
+}
+
+/** When the oldest message came that waits in memory to be sent. */
+function oldestOf({ live }: Queue, now: number): number {
+  return live.peek()?.entry.takenAt ?? now;
 }
 
 /** Stores everything that these queues hold in memory; what was not sent is left to the engine. */
@@ -329,7 +349,8 @@ export function storeQueues(ctx: Context, queues: readonly Queue[]): boolean {
   }
   if (!storeEntries(ctx, entries)) {
     // Full: the sender keeps its copy, the server's stays in memory within the sender's window. Look again later.
-    for (const queue of queues) queue.progressAt = ctx.clock.monotonic();
+    const now = ctx.clock.monotonic();
+    for (const queue of queues) queue.progressAt = queue.fullAt = now;
     return false;
   }
   for (const queue of queues) fallBehind(queue);

@@ -1,12 +1,17 @@
 /** Subscriptions of names: how they begin and end, what waits for them, and what a backlog becomes. */
 import { BroadcastError } from '../errors.js';
+import type { HandleRange } from '../engine/engine.js';
 import type { FailureReason } from '../receipts.js';
 import { type Context, queueIds } from './context.js';
-import { holdUntilDurable, pump, rewind, stopReading } from './delivery.js';
+import { giveUp, holdUntilDurable, pump, rewind, stopReading } from './delivery.js';
+import { takeLive } from './live.js';
 import { joinQueue } from './lanes.js';
+import { refuse } from './acknowledgements.js';
 import { withdraw } from './losses.js';
-import { type Instance, type Queue, SELF, type Session, targetOf } from './model.js';
+import { openParts } from './parts.js';
+import { type Delivery, type Instance, type Queue, SELF, type Session, targetOf } from './model.js';
 import type { HandlerDeclaration } from './ports.js';
+import { isAlone } from './recipients.js';
 import {
   addSubscriber,
   declare,
@@ -18,7 +23,7 @@ import {
   sessionQueue,
 } from './registry.js';
 import { reportFailure } from './senders.js';
-import { grow, leave, shrink, storeQueues } from './store.js';
+import { grow, leave, shrink, storeQueues, watch } from './store.js';
 
 /** An instance handles a channel from now on, and its name subscribes to it. Fulfilled when that is durable. */
 export function subscribe(
@@ -43,7 +48,7 @@ export function subscribe(
     ctx.events.subscribed(instance, channel);
   }
   if (channel !== SELF) takeBacklog(ctx, session, channel);
-  if (channel !== SELF && session.instances.size > 1) saveHandler(ctx, instance.id, session, channel, true);
+  if (channel !== SELF && session.shared) saveHandler(ctx, instance.id, session, channel, true);
   ctx.reroute(channel);
   const queue = session.queues.get(channel);
   const [aside] = queue?.aside ?? [];
@@ -73,15 +78,48 @@ function takeBacklog(ctx: Context, session: Session, channel: string): void {
   holdUntilDurable(ctx, session);
 }
 
-/** What a generated name got of a channel's backlog and has not handled waits again, for whoever subscribes or will. */
-export function returnBacklog(ctx: Context, queue: Queue): void {
+/**
+ * What a generated name got of a channel's backlog and has not handled waits again, for whoever subscribes or will.
+ * Returns the handle below which it stays where it is: the name has subscribed again meanwhile, and nobody else has.
+ */
+async function returnBacklog(ctx: Context, queue: Queue): Promise<number> {
   const { session, subscription } = queue;
   const below = session.backlogs.get(subscription);
-  if (below === undefined) return;
+  if (below === undefined) return 0;
+  const subscribers = (): Session[] => [...(ctx.channels.get(subscription)?.sessions ?? [])];
+  const heirsNow = (): Session[] => subscribers().filter(({ name }) => name !== session.name);
+  const [only, ...others] = heirsNow();
+  if (only === undefined && subscribers().length > 0) return below;
+  if (others.length === 0) {
+    giveBacklog(ctx, queue, below, only, { handle: 0, count: below });
+    return 0;
+  }
+  // Each of several subscribers may be the one that sent some of it, which it never receives.
+  for (let from = 0; ;) {
+    const runs = (await ctx.engine.read(queue.id, from, 4096, 1024 * 1024)).filter(({ handle }) => handle < below);
+    if (runs.length === 0 || ctx.stopped) return 0;
+    for (const { handle, batch } of runs) {
+      const heirs = heirsNow();
+      if (heirs.length === 0 && subscribers().length > 0) return below;
+      const heir = heirs.find(one => !isAlone(one, batch.sender.instance)) ?? heirs[0];
+      from = handle + batch.count;
+      giveBacklog(ctx, queue, below, heir, { handle, count: Math.min(batch.count, below - handle) });
+    }
+  }
+}
+
+/** Part of what came of a channel's backlog goes to another subscriber, or without one back to where it came from. */
+function giveBacklog(
+  ctx: Context,
+  queue: Queue,
+  below: number,
+  heir: Session | undefined,
+  { handle, count }: HandleRange,
+): void {
+  const { subscription } = queue;
   const before = ctx.engine.usage(queue.id);
-  const [heir] = ctx.channels.get(subscription)?.sessions ?? [];
   const target = heir === undefined ? undefined : sessionQueue(heir, subscription);
-  ctx.engine.move(queue.id, target?.id ?? queueIds.backlog(subscription), 0, below);
+  ctx.engine.move(queue.id, target?.id ?? queueIds.backlog(subscription), handle, count);
   const after = ctx.engine.usage(queue.id);
   const [messages, bytes] = [before.messages - after.messages, before.bytes - after.bytes];
   if (messages === 0) return;
@@ -93,12 +131,12 @@ export function returnBacklog(ctx: Context, queue: Queue): void {
     return;
   }
   grow(target, messages, bytes);
-  if (heir?.generated === true) {
-    heir.backlogs.set(subscription, Math.max(below, heir.backlogs.get(subscription) ?? 0));
+  if (heir?.generated === true && (heir.backlogs.get(subscription) ?? 0) < below) {
+    heir.backlogs.set(subscription, below);
     saveSession(ctx, heir);
   }
   target.redeliverBelow = Math.max(target.redeliverBelow, queue.redeliverBelow);
-  rewind(target, 0);
+  rewind(target, handle);
   pump(ctx, target);
 }
 
@@ -113,10 +151,17 @@ export function unhandle(ctx: Context, instance: Instance, channel: string): voi
   const queue = sessionQueue(instance.session, channel);
   for (const delivery of lane.inflight) {
     delivery.queues = delivery.queues.map(other => (other === lane ? queue : other));
+    for (const refusals of delivery.refused?.values() ?? []) {
+      const refusal = refusals.get(lane);
+      if (refusal !== undefined && refusals.delete(lane)) refusals.set(queue, refusal);
+    }
     queue.inflight.add(delivery);
-    if (delivery.handle === 0) queue.unstored++;
+    if (delivery.handle !== 0) continue;
+    lane.unstored--;
+    watch(ctx, queue);
   }
   joinQueue(ctx, lane);
+  lane.inflight.clear();
   ctx.reroute(channel);
   pump(ctx, queue);
 }
@@ -135,10 +180,11 @@ export async function dropSubscription(
   by?: Instance,
 ): Promise<void> {
   endSubscription(ctx, session, channel, by);
+  const bound = ctx.lastHandle;
   const queue = session.queues.get(channel);
   if (queue !== undefined) {
-    if (reason === 'session-expired') returnBacklog(ctx, queue);
-    await emptyQueue(ctx, queue, reason);
+    endUnstored(ctx, queue, reason);
+    await endStored(ctx, queue, reason, bound);
   }
   await ctx.engine.commit();
 }
@@ -156,15 +202,40 @@ export function endSubscription(ctx: Context, session: Session, channel: string,
   ctx.events.unsubscribed(by, channel);
 }
 
-/** Takes everything out of a queue that was there when it was called, and tells the senders. */
-export async function emptyQueue(
+/** What a queue has in memory because the store was full goes, and its senders hear of it. */
+export function endUnstored(ctx: Context, queue: Queue, reason: FailureReason): void {
+  for (const delivery of takeLive(queue)) giveUp(ctx, queue, delivery, reason);
+  for (const delivery of queue.inflight) if (delivery.handle === 0) refuseUnstored(ctx, queue, delivery, reason);
+}
+
+/** What a queue has in the store up to the handle `bound` goes, and its senders hear of it. */
+export async function endStored(ctx: Context, queue: Queue, reason: FailureReason, bound: number): Promise<void> {
+  const kept = reason === 'session-expired' ? await returnBacklog(ctx, queue) : 0;
+  await emptyQueue(ctx, queue, reason, kept, bound);
+}
+
+/** What an instance has in hand may still be handled, but nobody waits for it any more. */
+function refuseUnstored(ctx: Context, queue: Queue, delivery: Delivery, reason: FailureReason): void {
+  const { batch } = delivery.entry;
+  for (const { offset, count } of openParts(delivery)) {
+    for (let i = offset; i < offset + count; i++) {
+      if (delivery.refused?.get(i - delivery.offset)?.has(queue) === true) continue;
+      refuse(delivery, i - delivery.offset, queue, 'withdrawn');
+      const about = { batch, offset: i, count: 1, target: targetOf(queue), attempts: 1, stored: false };
+      reportFailure(ctx, { ...about, reason, final: true });
+    }
+  }
+}
+
+/** Takes out of a queue what lies from the handle `from` up to `bound`, and tells the senders. */
+async function emptyQueue(
   ctx: Context,
   queue: Queue,
   reason: FailureReason,
-  bound = ctx.lastHandle,
+  from: number,
+  bound: number,
 ): Promise<void> {
   const { id } = queue;
-  let from = 0;
   for (;;) {
     const runs = (await ctx.engine.read(id, from, 4096, 1024 * 1024)).filter(run => run.handle <= bound);
     if (runs.length === 0 || ctx.stopped) return;
@@ -172,7 +243,7 @@ export async function emptyQueue(
       const { batch, handle } = run;
       from = handle + batch.count;
       // What an instance has in hand may still be handled, but nobody waits for it any more.
-      const isUnderway = withdraw(queue, handle, batch.count) > 0;
+      const isUnderway = withdraw(queue, handle, batch.count) > 0 || handle < queue.redeliverBelow;
       leave(ctx, queue, handle, batch.count, batch.items.length, false);
       reportFailure(ctx, {
         batch,

@@ -2,12 +2,13 @@
  * Senders that wait for the final outcome of what is stored: in how many queues each message waits still, what came of it
  * in the end, and the answer to a sender that comes back and asks.
  */
-import { idCounterAt } from '../batch.js';
+import { idCounters } from '../batch.js';
 import { formatId } from '../message.js';
 import { RangeSet } from '../range-set.js';
 import type { Context } from './context.js';
-import type { Entry, Instance, Sender, Tracked } from './model.js';
-import { openParts } from './parts.js';
+import { forgetDelivered, keepDelivered, keepGroup, keepProgress, keepUndelivered } from './followed.js';
+import type { Entry, Instance, Sender, Tracked, TrackedGroup } from './model.js';
+import { openParts, type Part } from './parts.js';
 import type { Range } from './ports.js';
 import { announce } from './senders.js';
 
@@ -27,68 +28,79 @@ export function follow(ctx: Context, entry: Entry, sender: Sender, away: readonl
       recipients[i] = (recipients[i] as number) + 1;
     }
   }
+  const count = (counts: Uint32Array, parts: readonly Part[]): void => {
+    for (const { offset, count: n } of parts)
+      for (let i = offset; i < offset + n; i++) counts[i] = (counts[i] as number) + 1;
+  };
   for (const delivery of entry.deliveries) {
-    for (const { offset, count } of openParts(delivery)) {
-      for (let i = offset; i < offset + count; i++) {
-        waiting[i] = (waiting[i] as number) + delivery.queues.length;
-        recipients[i] = (recipients[i] as number) + 1;
-      }
-    }
+    count(recipients, openParts(delivery));
+    for (const queue of delivery.queues) count(waiting, openParts(delivery, queue));
   }
+  const group: TrackedGroup = { instance: sender.instance, first: batch.first, open: 0, ended: new RangeSet() };
+  const counters = idCounters(batch);
   for (let i = 0; i < batch.count; i++) {
-    if (waiting[i] === 0) continue;
-    ctx.tracked.set(entry.handle + i, {
-      sender: sender.instance,
+    const tracked: Tracked = {
       position: batch.first + i,
-      id: formatId(batch.envelope.idPrefix, idCounterAt(batch, i)),
+      id: formatId(batch.envelope.idPrefix, counters[i] as number),
       waiting: waiting[i] as number,
       delivered: entry.recipients - (recipients[i] as number) - (failed?.[i] ?? 0),
-    });
+      isDeliveredKept: false,
+      group,
+    };
+    if (tracked.waiting === 0) {
+      group.ended?.add(i, 1);
+      // Whoever has it still in hand was told that nobody waits for it: that is all that will be said of it.
+      if (recipients[i] !== 0) announceFinal(ctx, tracked);
+      continue;
+    }
+    group.open++;
+    ctx.tracked.set(entry.handle + i, tracked);
+    keepDelivered(ctx, tracked);
   }
+  if (group.open > 0) keepGroup(ctx, group, batch, counters);
 }
 
 /** One recipient of tracked, stored messages is done with them. */
 export function settleTracked(ctx: Context, handle: number, count: number, ok: boolean): void {
+  let changed: TrackedGroup | undefined;
   for (let h = handle; h < handle + count; h++) {
     const tracked = ctx.tracked.get(h);
     if (tracked === undefined) continue;
     tracked.waiting--;
     if (ok) tracked.delivered++;
-    if (tracked.waiting > 0) continue;
-    ctx.tracked.delete(h);
-    const sender = ctx.senders.get(tracked.sender);
-    const status = tracked.delivered > 0 ? 'delivered' : 'undelivered';
-    if (sender !== undefined) {
-      announce(ctx, sender, { first: tracked.position, count: 1, status, durability: 'none', final: true });
+    if (tracked.waiting > 0) {
+      if (ok) keepDelivered(ctx, tracked);
+      continue;
     }
-    if (status === 'undelivered' && sender?.left !== true) keepUndelivered(ctx, tracked);
+    ctx.tracked.delete(h);
+    conclude(ctx, tracked);
+    changed = tracked.group;
   }
+  if (changed !== undefined) keepProgress(ctx, changed);
 }
 
-/**
- * A final outcome that is not the expected one is kept as long as its sender may come back: that it was written to a
- * connection does not say that it was heard. As many as there may be notices; then the oldest goes.
- */
-function keepUndelivered(ctx: Context, { sender, position }: Tracked): void {
-  let positions = ctx.undelivered.get(sender);
-  if (positions === undefined) ctx.undelivered.set(sender, (positions = new Set()));
-  positions.add(position);
-  ctx.engine.put(outcomeKey(sender, position), 'undelivered');
-  if (positions.size <= ctx.limits.notices) return;
-  const [oldest] = positions;
-  positions.delete(oldest as number);
-  ctx.engine.put(outcomeKey(sender, oldest as number), null);
+/** A recipient that was done with a message has it again, while others still wait for it. */
+export function waitsAgain(ctx: Context, handle: number): void {
+  const tracked = ctx.tracked.get(handle);
+  if (tracked !== undefined) tracked.waiting++;
 }
 
-/** The sender will not come back. */
-export function forgetUndelivered(ctx: Context, sender: string): void {
-  for (const position of ctx.undelivered.get(sender) ?? []) ctx.engine.put(outcomeKey(sender, position), null);
-  ctx.undelivered.delete(sender);
+/** Nobody waits for a message any more. */
+function conclude(ctx: Context, tracked: Tracked): void {
+  const { position, group } = tracked;
+  forgetDelivered(ctx, tracked);
+  group.open--;
+  group.ended?.add(position - group.first, 1);
+  announceFinal(ctx, tracked);
 }
 
-/** Where the store keeps such an outcome. */
-function outcomeKey(instance: string, position: number): string {
-  return `t/${instance}/${String(position)}`;
+function announceFinal(ctx: Context, { position, delivered, group }: Tracked): void {
+  const sender = ctx.senders.get(group.instance);
+  const status = delivered > 0 ? 'delivered' : 'undelivered';
+  if (sender !== undefined) {
+    announce(ctx, sender, { first: position, count: 1, status, durability: 'none', final: true });
+  }
+  if (status === 'undelivered' && sender?.left !== true) keepUndelivered(ctx, group.instance, position);
 }
 
 /**
@@ -98,13 +110,20 @@ function outcomeKey(instance: string, position: number): string {
 export function answerTrack(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
   const { floor, taken } = instance.sender;
   const undecided = new RangeSet();
-  for (const tracked of ctx.tracked.values()) if (tracked.sender === instance.id) undecided.add(tracked.position, 1);
+  for (const tracked of ctx.tracked.values())
+    if (tracked.group.instance === instance.id) undecided.add(tracked.position, 1);
   for (const { batch } of instance.sender.unsettled) undecided.add(batch.first, batch.count);
-  const undelivered = new RangeSet();
-  for (const position of ctx.undelivered.get(instance.id) ?? []) undelivered.add(position, 1);
   for (const { first, count } of ranges) {
     const known = Math.max(first, floor);
     for (const gap of taken.missing(known, first + count - known)) undecided.add(gap.first, gap.count);
+  }
+  // What was lost to damage is not known to have been taken, and yet decided.
+  const undelivered = new RangeSet();
+  for (const position of ctx.undelivered.get(instance.id) ?? []) {
+    undelivered.add(position, 1);
+    undecided.delete(position, 1);
+  }
+  for (const { first, count } of ranges) {
     for (const run of undecided.missing(Math.max(1, first), first + count - Math.max(1, first)))
       announceTracked(ctx, instance, run, undelivered);
   }

@@ -3,7 +3,8 @@ import type { Batch } from '../batch.js';
 import type { FailureReason } from '../receipts.js';
 import type { Context } from './context.js';
 import { SELF, targetOf, type Instance, type Queue, type Session } from './model.js';
-import { recipientsOf } from './recipients.js';
+import type { DeliveryNote } from './ports.js';
+import { recipientsOf, type Recipients } from './recipients.js';
 import { newEntry } from './registry.js';
 import { refuse, settle } from './senders.js';
 
@@ -15,28 +16,69 @@ export function routeTransient(ctx: Context, from: Instance, batch: Batch): void
   from.sender.unsettled.push(entry);
   from.sender.unsettledBytes += batch.items.length;
   const found = recipientsOf(ctx, from, batch);
+  const fail = (target: Target, reason: FailureReason): void => refuse(ctx, entry, 0, batch.count, target, reason);
+  const several = batch.envelope.channels.length + batch.envelope.clients.length > 1;
+  const { handovers, gone } = handoversOf(found);
+  const taken = new Set<string>();
   let routed = 0;
-  const fail = (target: { client?: string; channel?: string }, reason: FailureReason): void =>
-    refuse(ctx, entry, 0, batch.count, target, reason);
-  for (const [instance, lanes] of found.lanes) {
-    const lane = lanes[0] as Queue;
-    if (instance.outlet === undefined) fail(targetOf(lane), 'offline');
-    else if (handOver(ctx, from, instance, batch)) routed++;
-    else fail(targetOf(lane), 'slow-consumer');
+  for (const [to, { subscriptions, targets }] of handovers) {
+    if (handOver(ctx, from, to, batch, several ? onlyFor(subscriptions) : undefined)) {
+      routed++;
+      if (to.session.instances.size > 1) for (const one of subscriptions) taken.add(keyOf(to.session, one));
+    } else for (const target of targets) fail(target, 'slow-consumer');
   }
-  for (const queue of found.anyOf) {
-    const instance = lightest(queue.session);
-    if (instance !== undefined && handOver(ctx, from, instance, batch)) routed++;
-    else fail(targetOf(queue), 'slow-consumer');
-  }
-  for (const instance of found.direct) {
-    if (handOver(ctx, from, instance, batch)) routed++;
-    else fail({ client: instance.outlet?.address ?? instance.session.name }, 'slow-consumer');
+  for (const lane of gone) {
+    // Another instance of the name has it, or it was said already.
+    const key = keyOf(lane.session, lane.subscription);
+    if (taken.has(key)) continue;
+    taken.add(key);
+    fail(targetOf(lane), 'offline');
   }
   for (const { queue, reason } of found.away) fail(targetOf(queue), reason);
   for (const channel of found.unheard) fail({ channel }, 'no-subscribers');
   for (const { target, reason } of found.missing) fail(target, reason);
   settle(ctx, entry, 0, batch.count, routed > 0 ? 'routed' : 'undelivered', batch.envelope.tracked);
+}
+
+type Target = { client?: string; channel?: string };
+
+/** What an instance that is here gets a batch for, and how a notice would name it. */
+interface Handover {
+  readonly subscriptions: string[];
+  readonly targets: Target[];
+}
+
+/** An instance that is reached in several ways gets the batch once, for all of them. `gone`: ways to those who were here. */
+function handoversOf({ lanes, anyOf, direct }: Recipients): { handovers: Map<Instance, Handover>; gone: Queue[] } {
+  const handovers = new Map<Instance, Handover>();
+  const gone: Queue[] = [];
+  const add = (instance: Instance, subscription: string, target: Target): void => {
+    const known = handovers.get(instance);
+    if (known === undefined) handovers.set(instance, { subscriptions: [subscription], targets: [target] });
+    else if (!known.subscriptions.includes(subscription)) {
+      known.subscriptions.push(subscription);
+      known.targets.push(target);
+    }
+  };
+  for (const [instance, ways] of lanes) {
+    if (instance.outlet === undefined) gone.push(...ways);
+    else for (const lane of ways) add(instance, lane.subscription, targetOf(lane));
+  }
+  for (const queue of anyOf) {
+    const instance = lightest(queue.session);
+    if (instance !== undefined) add(instance, SELF, targetOf(queue));
+  }
+  for (const instance of direct) add(instance, SELF, { client: instance.outlet?.address ?? instance.session.name });
+  return { handovers, gone };
+}
+
+function keyOf({ name }: Session, subscription: string): string {
+  return `${name}\0${subscription}`;
+}
+
+/** A message of several targets says to whom it is addressed, not which of them its receiver is. */
+function onlyFor(subscriptions: readonly string[]): DeliveryNote {
+  return { redelivered: false, attempt: 1, revival: undefined, subscriptions };
 }
 
 function lightest(session: Session): Instance | undefined {
@@ -52,7 +94,7 @@ function lightest(session: Session): Instance | undefined {
  * Gives messages to a connection, at most once. One that has much to write already, but goes on writing, holds its
  * senders back; one that does not write at all loses them, so that nobody else feels it.
  */
-function handOver(ctx: Context, from: Instance, to: Instance, batch: Batch): boolean {
+function handOver(ctx: Context, from: Instance, to: Instance, batch: Batch, note: DeliveryNote | undefined): boolean {
   const { outlet } = to;
   if (outlet === undefined) return false;
   if (outlet.buffered > TRANSIENT_HIGH_WATER) {
@@ -61,6 +103,6 @@ function handOver(ctx: Context, from: Instance, to: Instance, batch: Batch): boo
     outlet.holdBack(from.outlet);
   }
   ctx.counters.messagesOut += batch.count;
-  outlet.deliverTransient(batch);
+  outlet.deliverTransient(batch, note);
   return true;
 }

@@ -3,7 +3,7 @@
 import { CommanderError } from 'commander';
 import { EXIT } from './exit-codes.js';
 import { invocation } from './invocation.js';
-import { isReaderGone, report, usage } from './output.js';
+import { isReaderGone, outputFailed, report, usage } from './output.js';
 import { createProgram } from './program.js';
 
 /** What may still be on its way when a command has ended (a socket's end, a write) gets so long. */
@@ -32,20 +32,24 @@ function asUsage(error: CommanderError): Error {
   return usage('invalid-option', message, hint === '' ? help : `${hint} ${help}`);
 }
 
-process.stdout.on('error', error => {
-  if (isReaderGone(error)) return; // each write says so too, to whom it may concern
-  throw error;
+/** What was printed did not arrive. */
+let unwritten: Error | undefined;
+
+process.stdout.on('error', (error: Error) => {
+  // Each write says so too, to whom it may concern.
+  if (!isReaderGone(error)) unwritten ??= outputFailed(error);
 });
 process.stderr.on('error', () => undefined);
+
+const json = process.argv.includes('--json');
 
 if (process.argv.length <= 2) {
   program.outputHelp();
   end(EXIT.OK);
 } else {
   program.parseAsync().then(
-    () => end(Number(process.exitCode ?? EXIT.OK)),
+    () => end(unwritten === undefined ? Number(process.exitCode ?? EXIT.OK) : report(unwritten, json)),
     (error: unknown) => {
-      const json = process.argv.includes('--json');
       if (!(error instanceof CommanderError)) end(report(error, json));
       else if (error.exitCode === 0) end(EXIT.OK);
       else end(report(asUsage(error), json));

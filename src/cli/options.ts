@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 import {
   buildBroadcastConfig,
+  isDecimal,
   LIMITS,
   OPTIONS,
   type ClientConfig,
@@ -94,7 +95,7 @@ function parse(row: OptionRow, text: string): unknown {
 /** Throws `invalid-option` with the flag's name. */
 export function wholeNumber(text: string, flag: string, min = 0, max = Number.MAX_SAFE_INTEGER, unit = ''): number {
   const value = Number(text);
-  if (text.trim() !== '' && Number.isInteger(value) && value >= min && value <= max) return value;
+  if (isDecimal(text) && Number.isInteger(value) && value >= min && value <= max) return value;
   const upTo = max === Number.MAX_SAFE_INTEGER ? `${String(min)} on` : `${String(min)} to ${String(max)}`;
   throw usage('invalid-option', `${flag} takes a whole number${unit} from ${upTo}, not ${JSON.stringify(text)}`);
 }

@@ -58,11 +58,23 @@ export function info(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-/** A line of data; fulfilled when it has been written, as far as the system says. */
+/** A line of data; fulfilled when it has been written, as far as the system says. Rejects with `output-failed`, or when its reader has gone. */
 export function print(line: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    process.stdout.write(`${line}\n`, error => (error ? reject(error) : resolve()));
+    process.stdout.write(`${line}\n`, error => {
+      if (!error) resolve();
+      else reject(isReaderGone(error) ? error : outputFailed(error));
+    });
   });
+}
+
+export function outputFailed({ message }: Error): CliError {
+  return new CliError(
+    EXIT.FAILURE,
+    'output-failed',
+    `standard output cannot be written (${message})`,
+    'make room where it goes to, or send it elsewhere',
+  );
 }
 
 /** A row for each object, a column for each key; columns as wide as what they show. */

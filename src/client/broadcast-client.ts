@@ -27,7 +27,7 @@ export interface ClientEvents {
   drain: [];
   /** A message does not reach a recipient now, or never will. */
   failure: [failure: DeliveryFailure];
-  /** A handler threw or rejected. */
+  /** A handler threw or rejected, or was not done in its time (`handler-timeout`). */
   handlerError: [error: unknown, message: BroadcastMessage];
   /** Another callback of the application threw: a listener or a failure handler. */
   callbackError: [error: unknown, callback: string];
@@ -101,31 +101,69 @@ export abstract class BroadcastClient {
   abstract ready(): Promise<void>;
   /**
    * Sends what is in the outbox, finishes running handlers and leaves. A given name's session stays, and what comes
-   * meanwhile waits; a generated name's ends. What is left when the time is over is rejected with `closed`. Idempotent;
-   * rejects with `invalid-argument`.
+   * meanwhile waits; a generated name's ends. What is left when the time is over is rejected with `closed`; the process
+   * lives so long. Idempotent; rejects with `invalid-argument`.
    * @param options `timeout`: at most so many milliseconds, default 5,000
    * @example
    * await client.close();
    */
   abstract close(options?: { timeout?: number }): Promise<void>;
-  /** The client's name, given or generated. */
+  /**
+   * The client's name, given or generated.
+   * @example
+   * console.log('connected as', client.name);
+   */
   abstract readonly name: string;
-  /** What the name subscribes to, as the server last said. */
+  /**
+   * What the name subscribes to, as the server last said.
+   * @example
+   * if (!client.subscriptions.includes('orders')) client.onMessage('orders', handle);
+   */
   abstract readonly subscriptions: readonly string[];
-  /** Where the client stands. */
+  /**
+   * Where the client stands.
+   * @example
+   * if (client.state !== 'online') console.warn('messages wait in the outbox');
+   */
   abstract readonly state: ConnectionState;
-  /** What is not safe yet. `full`: a message of the largest size might be refused with `outbox-full`. */
-  abstract readonly outbox: { readonly messages: number; readonly bytes: number; readonly full: boolean };
+  /**
+   * What is not safe yet.
+   * @example
+   * if (client.outbox.full) await client.ready();
+   */
+  abstract readonly outbox: {
+    /** How many messages. */
+    readonly messages: number;
+    /** Their size in bytes. */
+    readonly bytes: number;
+    /** True when a message of the largest size might be refused with `outbox-full`. */
+    readonly full: boolean;
+  };
   /**
    * Calls `listener` at each event of {@link ClientEvents}.
    * @example
    * client.on('drain', () => resume());
    */
   abstract on<E extends keyof ClientEvents>(event: E, listener: (...args: ClientEvents[E]) => void): this;
-  /** Calls `listener` at the next event only. */
+  /**
+   * Calls `listener` at the next event only.
+   * @example
+   * client.once('online', () => console.log('connected'));
+   */
   abstract once<E extends keyof ClientEvents>(event: E, listener: (...args: ClientEvents[E]) => void): this;
-  /** Takes a listener away. */
+  /**
+   * Takes a listener away; one that is not there is passed over.
+   * @example
+   * const resume = () => source.resume();
+   * client.on('drain', resume);
+   * client.off('drain', resume);
+   */
   abstract off<E extends keyof ClientEvents>(event: E, listener: (...args: ClientEvents[E]) => void): this;
-  /** Closes the client at the end of an `await using` block. */
+  /**
+   * Closes the client at the end of an `await using` block.
+   * @example
+   * await using client = new BroadcastTcpClient({ port: 9000 }, 'orders');
+   * await client.connect();
+   */
   abstract [Symbol.asyncDispose](): Promise<void>;
 }

@@ -11,10 +11,11 @@ import { FRAME } from '../protocol/constants.js';
 import * as frames from '../protocol/frames.js';
 import { RangeSet } from '../range-set.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
-import { atMost, checkSignal, checkTimeout, limited, quiet, rejected, Waiters } from '../waiters.js';
+import { atMost, checkOptions, checkSignal, checkTimeout, limited, quiet, rejected, Waiters } from '../waiters.js';
 import { BroadcastClient, type ClientEvents, type ConnectionState } from './broadcast-client.js';
 import { Connector, type ConnectorHost } from './connector.js';
 import { Deliveries } from './deliveries.js';
+import { departuresOf, forgetDepartures, noteDeparture } from './departed.js';
 import { checkHandlerOptions, type HandlerOptions, type MessageHandler } from './handlers.js';
 import { Incoming } from './incoming.js';
 import type { Outbox } from './outbox.js';
@@ -34,6 +35,11 @@ const MAX_RANGES = 8192;
  * await client.connect();
  */
 export class BroadcastTcpClient extends BroadcastClient {
+  /**
+   * The client's name, given or generated.
+   * @example
+   * console.log('connected as', client.name);
+   */
   readonly name: string;
   readonly #config: ResolvedClientConfig;
   readonly #isGenerated: boolean;
@@ -54,14 +60,24 @@ export class BroadcastTcpClient extends BroadcastClient {
   readonly #noted = new RangeSet();
   #state: ConnectionState = 'offline';
   #store = '';
+  /** The run of the server that last welcomed it: what it has written since went there. */
+  #boot = '';
+  /** Others of its name in this process that are gone, as its last introduction said. */
+  #departed: readonly string[] = [];
+  /** Introductions that were made: the server tells a late one from the newest. */
+  #connections = 0;
   #refusal: BroadcastError | undefined;
   #closed: Promise<void> | undefined;
   #hasSaidGoodbye = false;
   #hasServerLeft = false;
+  /** The server knows that it is gone. */
+  #isParted = false;
 
   /**
    * Connects nowhere yet: that is what `connect` is for. Throws `invalid-option`, `invalid-name`.
    * @param name the client's name; default `clientName` of the options, else one is generated
+   * @example
+   * const client = new BroadcastTcpClient({ host: 'localhost', port: 9000 }, 'orders');
    */
   constructor(config: ClientConfig = {}, name?: string) {
     super();
@@ -152,7 +168,7 @@ export class BroadcastTcpClient extends BroadcastClient {
       requests: this.#requests,
       subscriptions: this.#subscriptions,
       failure: frame => this.#onFailure(frame),
-      goodbye: () => this.#onGoodbye(),
+      goodbye: text => this.#onGoodbye(text),
       wake: () => this.#connector.wake(),
     });
   }
@@ -162,6 +178,7 @@ export class BroadcastTcpClient extends BroadcastClient {
   connect(options: { signal?: AbortSignal; timeout?: number } = {}): Promise<void> {
     if (this.#closed !== undefined) return rejected(closedError('make a new one to connect again'));
     try {
+      checkOptions(options, 'connect', ['signal', 'timeout']);
       checkTimeout(options.timeout);
       checkSignal(options.signal);
     } catch (error) {
@@ -180,6 +197,7 @@ export class BroadcastTcpClient extends BroadcastClient {
   }
 
   #hello(store: string): frames.Hello {
+    this.#departed = departuresOf(this.name);
     const host = machineIdentity();
     return {
       generated: this.#isGenerated,
@@ -193,7 +211,7 @@ export class BroadcastTcpClient extends BroadcastClient {
       pid: host === '' ? 0 : process.pid,
       pingInterval: this.#config.pingInterval,
       deadAfter: this.#config.deadAfter,
-      extensions: new Map(),
+      extensions: frames.helloExtensions(++this.#connections, this.#departed),
     };
   }
 
@@ -201,13 +219,17 @@ export class BroadcastTcpClient extends BroadcastClient {
   #welcomed({ limits, ...welcome }: frames.Welcome): void {
     const isSameStore = this.#store === welcome.store;
     this.#store = welcome.store;
+    // A run that knows it from a connection whose WELCOME was lost has been written nothing.
+    const known = welcome.known && this.#boot === welcome.boot;
+    this.#boot = welcome.boot;
+    forgetDepartures(welcome.store, this.name, this.#departed);
     if (!isSameStore) this.#forgetStore();
     this.#incoming.renew();
     this.#deliveries.renew(isSameStore, this.#subscriptions.all(), limits);
     this.#requests.online();
     this.#subscriptions.online();
     this.#sendRanges(FRAME.TRACK, this.#outbox.trackedPositions());
-    this.#outbox.online({ ...limits, ...welcome });
+    this.#outbox.online({ ...limits, ...welcome, known });
     this.#sending.adopt(limits);
     this.#outbox.pump();
     this.#requests.pump(this.#outbox.writtenBelow);
@@ -276,7 +298,14 @@ export class BroadcastTcpClient extends BroadcastClient {
     return this.#sending.send(message, options);
   }
 
-  get outbox(): { readonly messages: number; readonly bytes: number; readonly full: boolean } {
+  get outbox(): {
+    /** How many messages. */
+    readonly messages: number;
+    /** Their size in bytes. */
+    readonly bytes: number;
+    /** True when a message of the largest size might be refused with `outbox-full`. */
+    readonly full: boolean;
+  } {
     return this.#outbox;
   }
 
@@ -324,7 +353,19 @@ export class BroadcastTcpClient extends BroadcastClient {
 
   // ---- receiving -------------------------------------------------------------------------------------------------------------
 
+  /**
+   * Handles a channel's messages, and subscribes the client's name to it; again for the same channel adds a handler.
+   * Returns a function that takes the handler away; the name's subscription stays. Throws `invalid-argument`,
+   * `invalid-name`, `invalid-option`, `closed`.
+   * @example
+   * client.onMessage('orders', async message => ship(message.data), { concurrency: 10 });
+   */
   onMessage<D = unknown>(channel: string, handler: MessageHandler<D>, options?: HandlerOptions): Unsubscribe;
+  /**
+   * Handles what is addressed to the client itself or to everyone. Throws `invalid-argument`, `invalid-option`, `closed`.
+   * @example
+   * client.onMessage(message => console.log(message.sender, message.data));
+   */
   onMessage<D = unknown>(handler: MessageHandler<D>, options?: HandlerOptions): Unsubscribe;
   onMessage(...args: unknown[]): Unsubscribe {
     const isOwn = typeof args[0] === 'function';
@@ -358,13 +399,15 @@ export class BroadcastTcpClient extends BroadcastClient {
 
   // ---- leaving ---------------------------------------------------------------------------------------------------------------
 
-  close({ timeout = CLOSE_TIMEOUT }: { timeout?: number } = {}): Promise<void> {
+  close(options: { timeout?: number } = {}): Promise<void> {
     if (this.#closed !== undefined) return this.#closed;
     try {
-      checkTimeout(timeout);
+      checkOptions(options, 'close', ['timeout']);
+      checkTimeout(options.timeout);
     } catch (error) {
       return rejected(error as BroadcastError);
     }
+    const { timeout = CLOSE_TIMEOUT } = options;
     this.#state = 'closing';
     this.#closed = this.#close(timeout);
     return this.#closed;
@@ -378,6 +421,8 @@ export class BroadcastTcpClient extends BroadcastClient {
     this.#connector.stop();
     this.#sending.close(error);
     this.#requests.rejectAll(error);
+    if (this.#boot !== '' && !this.#isParted && !this.#isGenerated)
+      noteDeparture(this.#store, this.name, this.#identity.instance);
     this.#state = 'closed';
   }
 
@@ -404,11 +449,19 @@ export class BroadcastTcpClient extends BroadcastClient {
     this.#connector.send(frames.encodeGoodbye({ finished: this.#isGenerated, text: '' }));
   }
 
-  #onGoodbye(): void {
+  #onGoodbye(text: string): void {
     this.#hasServerLeft = true;
+    // One that stops says so, and may not have read our word; the answer to that says nothing.
+    this.#isParted = this.#hasSaidGoodbye && text === '';
     this.#progress.release();
   }
 
+  /**
+   * Closes the client at the end of an `await using` block.
+   * @example
+   * await using client = new BroadcastTcpClient({ port: 9000 }, 'orders');
+   * await client.connect();
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

@@ -37,6 +37,12 @@ const FINAL = new Set(['taken-over', 'unauthorized']);
 const WARN_INTERVAL = 60_000;
 const FIRST_MAX_FRAME = 16 * 1024 * 1024;
 const HANDSHAKE_TIMEOUT = 10_000;
+/**
+ * So many times as long is waited at most for a server that connects and does not answer, and never longer than for a dead
+ * peer. It is doubled each time: a crowd that comes again before its turn makes the server take connections that nobody
+ * waits for any more, and never gets in.
+ */
+const MOST_PATIENCE = 8;
 
 export class Connector implements ConnectionOwner {
   readonly #config: ResolvedClientConfig;
@@ -50,6 +56,7 @@ export class Connector implements ConnectionOwner {
   #running = false;
   #timer: Timer | undefined;
   #handshake: Timer | undefined;
+  #patience = 1;
   #store = '';
   #storeIndex = -1;
   #warnedAt = -Infinity;
@@ -115,15 +122,26 @@ export class Connector implements ConnectionOwner {
     this.#socket = socket;
     socket.once('connect', () => this.#socketOnConnect(socket));
     socket.once('error', error => this.#socketOnError(socket, error));
+    this.#waitFor(socket, 1);
+  }
+
+  #waitFor(socket: Socket, patience: number): void {
     const { clock, deadAfter } = this.#config;
-    this.#handshake = clock.setTimeout(() => this.#onSilence(socket), Math.min(HANDSHAKE_TIMEOUT, deadAfter));
+    this.#handshake?.cancel();
+    this.#handshake = clock.setTimeout(
+      () => this.#onSilence(socket),
+      Math.min(HANDSHAKE_TIMEOUT * patience, deadAfter),
+    );
   }
 
   /** Neither a connection nor an introduction in time. */
   #onSilence(socket: Socket): void {
     const error = new BroadcastError('handshake-timeout', 'the server did not answer the introduction');
     if (this.#connection === undefined) socket.destroy(error);
-    else this.#connection.destroy(error);
+    else {
+      this.#patience = Math.min(MOST_PATIENCE, this.#patience * 2);
+      this.#connection.destroy(error);
+    }
   }
 
   #socketOnConnect(socket: Socket): void {
@@ -139,6 +157,7 @@ export class Connector implements ConnectionOwner {
       maxFrame: FIRST_MAX_FRAME,
     });
     this.#connection.send(encodeHello(this.#host.hello(this.#store)));
+    this.#waitFor(socket, this.#patience);
   }
 
   #socketOnError(socket: Socket, error: NodeJS.ErrnoException): void {
@@ -216,6 +235,7 @@ export class Connector implements ConnectionOwner {
     this.#store = welcome.store;
     this.#storeIndex = this.#index;
     this.#welcomed = true;
+    this.#patience = 1;
     this.#warnedAt = -Infinity;
     this.#skippedAt = -Infinity;
     this.#connection?.setMaxFrame(maxFrameBytes(welcome.limits));

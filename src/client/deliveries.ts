@@ -11,7 +11,7 @@ import type { Logger } from '../logger.js';
 import type { DeliveryFrame, Fail, RejectFrame } from '../protocol/frames.js';
 import { RangeSet } from '../range-set.js';
 import { ReceivedBatch } from '../received.js';
-import { Intake, type IntakeInput, type IntakeOwner, type Memory, type Waiting } from './intake.js';
+import { Intake, type IntakeInput, type IntakeOwner, type Memory, type Rejection, type Waiting } from './intake.js';
 import type { Runner } from './runner.js';
 import { TransientRoom, type WindowLimits } from './transient-room.js';
 import type { Place, Rest, Work } from './work.js';
@@ -47,6 +47,11 @@ export class Deliveries implements IntakeOwner {
   readonly #transient: TransientRoom;
   /** Deliveries that have ended since acknowledgements left. */
   #unacknowledged = 0;
+  /**
+   * A message came that was attempted before: perhaps a process died of one of those that come again. Whatever has ended
+   * is acknowledged before and after each of them, or what has succeeded would be charged if it kills this process too.
+   */
+  #isWary = false;
   /** Those that wait for RETRY, by number and channel, in the order of their FAILs. */
   readonly #retries = new Map<string, Waiting[]>();
 
@@ -75,6 +80,7 @@ export class Deliveries implements IntakeOwner {
     this.#next = 1;
     this.#acks = new RangeSet();
     this.#unacknowledged = 0;
+    this.#isWary = false;
     const waiting = [...this.#retries.values()].flat();
     this.#retries.clear();
     if (remembers) {
@@ -83,6 +89,10 @@ export class Deliveries implements IntakeOwner {
           for (let i = from; i < end; i++) work.abandon(i);
         }
       }
+    } else {
+      // Its senders may send it again, and another instance of the name may have it before this one is at it.
+      for (const { open } of this.#memories.values())
+        for (const intake of open) if (intake.isPersistent) intake.isRedelivered = true;
     }
     for (const failed of waiting) goOn(failed, remembers);
   }
@@ -92,6 +102,7 @@ export class Deliveries implements IntakeOwner {
     const { envelope, count } = batch;
     const number = envelope.persistent ? this.#next : 0;
     if (number !== 0) this.#next += count;
+    if ((note?.attempt ?? 1) > 1) this.#isWary = true;
     const handles = (channel: string): boolean => this.#host.runners(channel) !== undefined;
     const channels = note?.subscriptions ?? matching(batch, handles);
     const live = channels.filter(handles);
@@ -129,7 +140,7 @@ export class Deliveries implements IntakeOwner {
     const key = `${sender.instance}${revived}${channel === undefined ? '' : `/${channel}`}`;
     let memory = this.#memories.get(key);
     if (memory === undefined) {
-      memory = { highest: 0, handled: new RangeSet(), open: new Set() };
+      memory = { highest: 0, handled: new RangeSet(), open: new Set(), rejected: new Map() };
       this.#memories.set(key, memory);
     }
     return memory;
@@ -157,6 +168,8 @@ export class Deliveries implements IntakeOwner {
       from = i + 1;
       if (number === 0) continue;
       const place = { epoch: this.#epoch, number: number + i, shared, index: i };
+      const rejection = open === undefined ? memory.rejected.get(position) : open.rejectionOf(position);
+      if (rejection !== undefined) this.reject(channel, place, rejection);
       if (open === undefined) this.ended(place);
       else open.comeAgain(position, place);
     }
@@ -172,16 +185,24 @@ export class Deliveries implements IntakeOwner {
 
   // ---- what intakes report ------------------------------------------------------------------------------------------------
 
+  beginsAgain(): void {
+    if (this.#isWary && this.#unacknowledged > 0) this.#host.hurry();
+  }
+
   /** The handlers of one subscription have ended a message. */
-  ended({ epoch, number, shared, index }: Place): void {
+  ended({ epoch, number, shared, index }: Place, isRedelivered = false): void {
     if (epoch !== this.#epoch || number === 0) return;
     if (shared !== undefined) {
       shared.left[index] = (shared.left[index] as number) - 1;
       if (shared.left[index] !== 0) return;
     }
+    this.endedAt(number, isRedelivered);
+  }
+
+  endedAt(number: number, isRedelivered: boolean): void {
     if (this.#acks.isEmpty) this.#host.wake();
     this.#acks.add(number, 1);
-    if (++this.#unacknowledged === HURRIED_ACKS) this.#host.hurry();
+    if (++this.#unacknowledged === HURRIED_ACKS || (isRedelivered && this.#isWary)) this.#host.hurry();
   }
 
   /** What is to be acknowledged now. */
@@ -193,19 +214,24 @@ export class Deliveries implements IntakeOwner {
     return ranges;
   }
 
-  /** Asks for another attempt, unless the connection is gone that could be asked. */
-  fail(waiting: Waiting, { epoch, number }: Place, reason: string): void {
-    if (epoch !== this.#epoch) {
+  /**
+   * Asks for another attempt, unless the connection is gone that could be asked. It is recorded at each place where the
+   * message waits; answers come in order, so that the last one says that all of them have it.
+   */
+  fail(waiting: Waiting, places: readonly Place[], reason: string): void {
+    const open = places.filter(({ epoch }) => epoch === this.#epoch);
+    const last = open[open.length - 1];
+    if (last === undefined) {
       goOn(waiting, this.#remembers);
       return;
     }
     const { attempt } = waiting;
     const { channel } = waiting.work;
-    const key = `${String(number)}/${channel}`;
+    const key = `${String(last.number)}/${channel}`;
     const before = this.#retries.get(key);
     if (before === undefined) this.#retries.set(key, [waiting]);
     else before.push(waiting);
-    this.#host.fail({ delivery: number, channel, attempt, reason });
+    for (const { number } of open) this.#host.fail({ delivery: number, channel, attempt, reason });
   }
 
   /** The server has recorded an attempt, and the next one is to be made. */
@@ -217,18 +243,9 @@ export class Deliveries implements IntakeOwner {
     if (next !== undefined) next.runner.retry(next.work, next.index, attempt);
   }
 
-  /** False when the connection is gone that could be told. */
-  reject(
-    channel: string,
-    { epoch, number }: Place,
-    kind: RejectFrame['kind'],
-    attempts: number,
-    reason: string,
-  ): boolean {
-    if (number === 0) return true; // not persistent: there is nothing to be kept
-    if (epoch !== this.#epoch) return false;
-    this.#host.reject({ delivery: number, channel, kind, attempts, reason });
-    return true;
+  /** A handler will not have a message. Where the connection is gone that could be told, it is told when the message comes again. */
+  reject(channel: string, { epoch, number }: Place, rejection: Rejection): void {
+    if (epoch === this.#epoch && number !== 0) this.#host.reject({ delivery: number, channel, ...rejection });
   }
 
   /** Messages that were not started go back to the server, uncharged. */

@@ -2,7 +2,7 @@
 import { BroadcastError } from '../errors.js';
 import type { BroadcastMessage } from '../message.js';
 import { show } from '../names.js';
-import { nearest } from '../nearest.js';
+import { hintAt } from '../nearest.js';
 
 /**
  * What a handler is told beside the message.
@@ -16,7 +16,10 @@ export interface DeliveryInfo {
   redelivered: boolean;
   /** Number of this attempt, 1 for the first. */
   attempt: number;
-  /** Aborted when `handlerTimeout` is over, or when the client closes without waiting for the handler any longer. */
+  /**
+   * Aborted when `handlerTimeout` is over (its reason: `handler-timeout`), or when the client closes without waiting for
+   * the handler any longer (`closed`).
+   */
   signal: AbortSignal;
 }
 
@@ -38,7 +41,7 @@ export interface HandlerOptions {
   window?: number;
   /** Attempts before the message goes to the dead letters. Default the client's `maxAttempts`, 5. */
   maxAttempts?: number;
-  /** Milliseconds after which a handler that has not ended has failed. Default none. */
+  /** Milliseconds after which a handler that has not ended has failed with `handler-timeout`. Default none. */
   handlerTimeout?: number;
 }
 
@@ -61,10 +64,6 @@ export function checkHandlerOptions(options: unknown): HandlerOptions {
 }
 
 function unknown(name: string): BroadcastError {
-  const names = Object.keys(LARGEST);
-  const near = nearest(name, names);
-  return new BroadcastError(
-    'invalid-option',
-    `there is no handler option ${name}; ${near === undefined ? `there are ${names.join(', ')}` : `did you mean ${near}?`}`,
-  );
+  const hint = hintAt(name, Object.keys(LARGEST));
+  return new BroadcastError('invalid-option', `there is no handler option ${name}; ${hint}`);
 }

@@ -22,7 +22,8 @@ export interface IncomingHost {
   readonly requests: Requests;
   readonly subscriptions: Subscriptions;
   failure(frame: frames.FailureFrame): void;
-  goodbye(): void;
+  /** `text`: why the server leaves; empty when it answers. */
+  goodbye(text: string): void;
   /** Something is to be sent at the end of the turn. */
   wake(): void;
 }
@@ -166,8 +167,8 @@ export class Incoming {
     this.#host.requests.answered(failed.request, frames.errorFromPeer(failed));
   }
 
-  onGoodbye(): void {
-    this.#host.goodbye();
+  onGoodbye(reader: Reader): void {
+    this.#host.goodbye(frames.decodeGoodbye(reader).text);
   }
 }
 

@@ -4,7 +4,7 @@
  *
  *   open ──every handler ended──▶ handled: acknowledged, never handled again by this instance
  *     │ └──not started──▶ abandoned: given back, or forgotten because it comes again
- *     └──rejected, but nobody could be told──▶ abandoned: it is told when it comes again
+ *     └──rejected──▶ handled, and told once more whenever it comes again: the word may have been lost with its connection
  */
 import type { Batch } from '../batch.js';
 import type { Clock } from '../clock.js';
@@ -18,23 +18,34 @@ import type { Place, Shared, Work, WorkRunner } from './work.js';
 /** Ranges kept for one sender; where a sender's messages for us lie far apart, the oldest are forgotten beyond this. */
 const MAX_RANGES = 100_000;
 
+/** Rejections that are remembered of one sender; the oldest are forgotten beyond this. */
+const MAX_REJECTIONS = 10_000;
+
 /** What is remembered of a sending instance's positions, for one subscription when a message can match several. */
 export interface Memory {
   highest: number;
   readonly handled: RangeSet;
   readonly open: Set<Intake>;
+  /** What was said of handled positions that were rejected, oldest first. */
+  readonly rejected: Map<number, Rejection>;
 }
+
+/** Why a message was not handled after all. */
+export type Rejection = Pick<RejectFrame, 'kind' | 'attempts' | 'reason'>;
 
 /** Who numbers deliveries and speaks for them. */
 export interface IntakeOwner {
   readonly epoch: number;
   readonly clock: Clock;
+  /** A message that has come before is about to be handled. */
+  beginsAgain(): void;
   /** The handlers of one subscription have ended a message. */
-  ended(place: Place): void;
+  ended(place: Place, isRedelivered: boolean): void;
+  /** The same for what comes for one subscription, on the connection that is up, and has a delivery number. */
+  endedAt(number: number, isRedelivered: boolean): void;
   /** Asks for another attempt, or does what is to be done when the connection is gone that could be asked. */
-  fail(waiting: Waiting, place: Place, reason: string): void;
-  /** False when the connection is gone that could be told. */
-  reject(channel: string, place: Place, kind: RejectFrame['kind'], attempts: number, reason: string): boolean;
+  fail(waiting: Waiting, places: readonly Place[], reason: string): void;
+  reject(channel: string, place: Place, rejection: Rejection): void;
   /** Messages that are not persistent wait for their handlers, or, below nothing, do no longer. */
   transient(messages: number, bytes: number): void;
   /** A message goes back, uncharged. */
@@ -69,6 +80,9 @@ export interface IntakeInput {
 
 export class Intake implements Work {
   readonly channel: string;
+  readonly isPersistent: boolean;
+  /** It has come before, or may come to others: also known only when it is here already. */
+  isRedelivered: boolean;
   readonly #owner: IntakeOwner;
   readonly #input: IntakeInput;
   readonly #epoch: number;
@@ -82,8 +96,8 @@ export class Intake implements Work {
   /** All places, on one connection, of those that have come again. */
   #again: Map<number, Place[]> | undefined;
   #refused: Set<number> | undefined;
-  /** Rejections that nobody could be told of. */
-  #untold: Set<number> | undefined;
+  /** What was said of messages that one of their handlers rejected; when all have ended, the memory keeps it. */
+  #rejected: Map<number, Rejection> | undefined;
   #decoded: Map<number, BroadcastMessage> | undefined;
 
   constructor(owner: IntakeOwner, input: IntakeInput) {
@@ -93,22 +107,16 @@ export class Intake implements Work {
     this.channel = input.channel;
     this.#epoch = owner.epoch;
     this.#open = end - from;
+    this.isPersistent = input.number !== 0;
+    this.isRedelivered = input.note?.redelivered === true || batch.envelope.resent;
     const { ttl } = batch.envelope;
     this.#expiresAt = ttl === undefined ? Infinity : owner.clock.monotonic() + ttl;
     if (!this.isPersistent) owner.transient(batch.count, batch.items.length);
     if (runners > 1) this.#left = new Uint16Array(batch.count).fill(runners);
   }
 
-  get isPersistent(): boolean {
-    return this.#input.number !== 0;
-  }
-
   get hasSeveralRunners(): boolean {
     return this.#left !== undefined;
-  }
-
-  get isRedelivered(): boolean {
-    return this.#input.note?.redelivered === true || this.#input.batch.envelope.resent;
   }
 
   isOpen(position: number): boolean {
@@ -148,6 +156,7 @@ export class Intake implements Work {
     }
     const kept = this.#decoded?.get(index);
     if (kept !== undefined) return kept;
+    if (this.isRedelivered) this.#owner.beginsAgain();
     let message: BroadcastMessage;
     try {
       message = this.#input.messages.message(index);
@@ -165,10 +174,18 @@ export class Intake implements Work {
     this.#tell(index, kind, this.attemptOf(index) - 1, reason);
   }
 
+  /** Once for the subscription, whichever of its handlers is the first to reject: a delivery is rejected once (7.3). */
   #tell(index: number, kind: RejectFrame['kind'], attempts: number, reason: string): void {
-    for (const place of this.placesOf(index)) {
-      if (!this.#owner.reject(this.channel, place, kind, attempts, reason)) (this.#untold ??= new Set()).add(index);
-    }
+    if (!this.isPersistent) return; // there is nothing to be kept
+    if (this.#rejected?.has(index) === true) return;
+    const rejection = { kind, attempts, reason };
+    (this.#rejected ??= new Map()).set(index, rejection);
+    for (const place of this.placesOf(index)) this.#owner.reject(this.channel, place, rejection);
+  }
+
+  /** What was said of a message that is open. */
+  rejectionOf(position: number): Rejection | undefined {
+    return this.#rejected?.get(position - this.#input.batch.first);
   }
 
   /** The attempt that a message came for. */
@@ -179,23 +196,32 @@ export class Intake implements Work {
   end(index: number): void {
     if (!this.#isLast(index)) return;
     this.#decoded?.delete(index);
-    if (this.#abandoned?.has(index) === true) {
-      // One of its handlers gave it up before it had started: it comes again, to this process or the next one.
-      for (const place of this.placesOf(index)) this.#owner.release(this.channel, place, this.attemptOf(index));
-      this.#close();
+    if (this.#abandoned?.has(index) !== true || this.#rejected?.has(index) === true) {
+      this.#finish(index);
       return;
     }
-    if (this.#untold?.has(index) === true) {
-      (this.#abandoned ??= new Set()).add(index);
-      this.#close();
-      return;
-    }
+    // One of its handlers gave it up before it had started: it comes again, to this process or the next one.
+    for (const place of this.placesOf(index)) this.#owner.release(this.channel, place, this.attemptOf(index));
+    this.#close();
+  }
+
+  /** Every handler has ended it, or one has rejected it and no other will have it: it does not come again. */
+  #finish(index: number): void {
     const { memory, batch } = this.#input;
     memory.handled.add(batch.first + index, 1);
     if (memory.handled.rangeCount > MAX_RANGES) dropOldest(memory.handled);
-    const again = this.#again?.get(index);
-    if (again === undefined) this.#owner.ended(this.#placeOf(index));
-    else for (const place of again) this.#owner.ended(place);
+    const rejection = this.#rejected?.get(index);
+    if (rejection !== undefined) {
+      memory.rejected.set(batch.first + index, rejection);
+      if (memory.rejected.size > MAX_REJECTIONS) dropFirst(memory.rejected);
+    }
+    const { number, shared } = this.#input;
+    // The usual way makes no object for each message.
+    if (this.#again === undefined && shared === undefined) {
+      if (number !== 0 && this.#epoch === this.#owner.epoch) this.#owner.endedAt(number + index, this.isRedelivered);
+    } else {
+      for (const place of this.placesOf(index)) this.#owner.ended(place, this.isRedelivered);
+    }
     this.#close();
   }
 
@@ -215,8 +241,9 @@ export class Intake implements Work {
 
   fail(index: number, runner: WorkRunner, attempt: number, reason: string): boolean {
     if (!this.isPersistent) return false; // at most once, so it is not tried again
-    const place = this.#again?.get(index)?.[0] ?? this.#placeOf(index);
-    this.#owner.fail({ work: this, index, runner, attempt }, place, reason);
+    // Another handler has rejected it: the server keeps no attempts of it any more, and this one has its own left.
+    if (this.#rejected?.has(index) === true) runner.retry(this, index, attempt + 1);
+    else this.#owner.fail({ work: this, index, runner, attempt }, this.placesOf(index), reason);
     return true;
   }
 
@@ -228,6 +255,10 @@ export class Intake implements Work {
   abandon(index: number): boolean {
     (this.#abandoned ??= new Set()).add(index);
     if (!this.#isLast(index)) return false;
+    if (this.#rejected?.has(index) === true) {
+      this.#finish(index);
+      return false;
+    }
     this.#close();
     return true;
   }
@@ -236,6 +267,13 @@ export class Intake implements Work {
 function dropOldest(set: RangeSet): void {
   for (const { first, count } of set.ranges()) {
     set.deleteBelow(first + count);
+    return;
+  }
+}
+
+function dropFirst(map: Map<number, unknown>): void {
+  for (const key of map.keys()) {
+    map.delete(key);
     return;
   }
 }

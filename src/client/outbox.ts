@@ -49,7 +49,7 @@ export interface Known {
   readonly sendWindowBytes: number;
   /** Positions that the server has. */
   readonly taken: readonly { readonly first: number; readonly count: number }[];
-  /** This run of the server has seen the instance, so that `taken` tells what of the non-persistent ones has arrived. */
+  /** What was written since the connection before went to this run of the server: `taken` tells what of it has arrived. */
   readonly known: boolean;
 }
 

@@ -10,7 +10,7 @@
  */
 import type { Clock, Timer } from '../clock.js';
 import { Deque } from '../deque.js';
-import { BroadcastReject, textOf } from '../errors.js';
+import { BroadcastError, BroadcastReject, textOf } from '../errors.js';
 import { isThenable } from '../events.js';
 import type { BroadcastMessage } from '../message.js';
 import type { DeliveryInfo, MessageHandler } from './handlers.js';
@@ -160,7 +160,10 @@ export class Runner implements WorkRunner {
     };
     if (handlerTimeout !== undefined) {
       timer = this.#host.clock.setTimeout(() => {
-        const error = new Error(`the handler did not end within ${String(handlerTimeout)} ms (handlerTimeout)`);
+        const error = new BroadcastError(
+          'handler-timeout',
+          `the handler did not end within ${String(handlerTimeout)} ms (handlerTimeout)`,
+        );
         info.abort(error);
         failed(error);
       }, handlerTimeout);

@@ -6,9 +6,17 @@ import type { ClientConfig, ServerConfig } from './types.js';
 
 /** What `buildBroadcastConfig` reads from besides `process.env`: the old helper for environment variables. */
 export interface ConfigVars {
-  /** The text of a variable; `undefined`, `''` or the text `undefined` for what is not set. */
+  /**
+   * The text of a variable; `undefined`, `''` or the text `undefined` for what is not set.
+   * @example
+   * vars.getStringEnv('BROADCAST_HOST'); // 'localhost'
+   */
   getStringEnv(name: string): string;
-  /** The number of a variable; `NaN` for what is not set. */
+  /**
+   * The number of a variable; `NaN` for what is not set.
+   * @example
+   * vars.getNumberEnv('BROADCAST_PORT'); // 9000
+   */
   getNumberEnv(name: string): number;
 }
 
@@ -17,13 +25,16 @@ type Env = Readonly<Record<string, string | undefined>> | ConfigVars;
 
 /**
  * Options from environment variables: `BROADCAST_HOST`, `BROADCAST_PORT`, … (docs/options.md), with an optional prefix.
- * What is not set, empty, `NaN` or the text `undefined` is left out. Throws `invalid-option` for a number that is none.
+ * What is not set, empty, `NaN` or the text `undefined` is left out. Throws `invalid-option`
+ * for a number that is not written in decimal digits.
  * @param env default `process.env`; a `ConfigVars` object of the old package as well
  * @param prefix default none; upper-cased, and a `_` is added if there is none at its end
  * @example
  * const client = new BroadcastTcpClient(buildBroadcastConfig(process.env, 'orders')); // ORDERS_BROADCAST_HOST, …
  */
 export function buildBroadcastConfig(env: Env = process.env, prefix = ''): ClientConfig & ServerConfig {
+  if (typeof env !== 'object' || (env as unknown) === null || typeof prefix !== 'string')
+    throw new BroadcastError('invalid-argument', 'buildBroadcastConfig takes an object of texts and a prefix');
   const lead = prefix === '' ? '' : prefix.toUpperCase().replace(/_?$/, '_');
   const config: Record<string, unknown> = {};
   const limits: Record<string, unknown> = {};
@@ -36,8 +47,15 @@ export function buildBroadcastConfig(env: Env = process.env, prefix = ''): Clien
 function readInto(values: Record<string, unknown>, env: Env, lead: string, row: OptionRow): void {
   if (row.env === undefined) return;
   const name = lead + row.env;
-  const text = isConfigVars(env) ? readVars(env, name, row) : env[name];
+  const text = isConfigVars(env) ? readVars(env, name, row) : textOf(env[name], name);
   if (text !== undefined && isSet(text)) values[row.name] = parse(text, name, row);
+}
+
+/** The environment holds texts; an object in its place may hold numbers. */
+function textOf(value: unknown, name: string): string | undefined {
+  if (value === undefined || value === null) return undefined;
+  if (typeof value === 'string' || typeof value === 'number') return String(value);
+  throw new BroadcastError('invalid-option', `${name} must be a text or a number, not ${typeof value}`);
 }
 
 function isSet(text: string): boolean {
@@ -51,15 +69,21 @@ function parse(text: string, name: string, row: OptionRow): unknown {
         .split(',')
         .map(part => part.trim())
         .filter(part => part !== '');
-    case 'number': {
-      const value = text.trim() === '' ? NaN : Number(text);
-      if (Number.isNaN(value))
-        throw new BroadcastError('invalid-option', `${name} must be a number, not ${show(text)}`);
-      return value;
-    }
+    case 'number':
+      if (!isDecimal(text))
+        throw new BroadcastError(
+          'invalid-option',
+          `${name} must be a whole number in decimal digits, not ${show(text)}`,
+        );
+      return Number(text);
     default:
       return text;
   }
+}
+
+/** `Number` would also read `0x10`, `1e3` and ` 5`, which in an option are rather a slip than what they come to. */
+export function isDecimal(text: string): boolean {
+  return /^[0-9]+$/.test(text);
 }
 
 /** Text first: the old helper makes 0 of an empty number. What throws for what it does not know has not got it. */

@@ -4,7 +4,7 @@ import type { Engine } from '../engine/engine.js';
 import { BroadcastError } from '../errors.js';
 import { defaultLogger, guardLogger, type Logger } from '../logger.js';
 import { show } from '../names.js';
-import { nearest } from '../nearest.js';
+import { hintAt } from '../nearest.js';
 import { LIMITS, OPTIONS, type OptionRow } from './table.js';
 import type { ClientConfig, CommonOptions, Endpoint, Limits, ServerConfig } from './types.js';
 
@@ -174,7 +174,5 @@ function invalid(text: string): BroadcastError {
 
 function unknown(prefix: string, name: string, rows: readonly OptionRow[]): BroadcastError {
   const names = rows.map(row => row.name);
-  const near = nearest(name, names);
-  const remedy = near === undefined ? `there are ${names.join(', ')}` : `did you mean ${prefix}${near}?`;
-  return invalid(`there is no option ${prefix}${name}; ${remedy}`);
+  return invalid(`there is no option ${prefix}${name}; ${hintAt(name, names, prefix)}`);
 }

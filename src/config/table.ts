@@ -149,11 +149,19 @@ export const LIMITS: readonly OptionRow[] = [
   option('messageBytes', 'number', 'both', MIB, 'bytes', 'Encoded data of one message.', { min: 1, max: 64 * MIB }),
   option('headerBytes', 'number', 'both', 16 * 1024, 'bytes', 'Headers of one message.', { min: 0, max: MIB }),
   option('targets', 'number', 'both', 1024, '', 'Clients and channels of one message.', { min: 1, max: 65_536 }),
-  option('queueMessages', 'number', 'server', 100_000, '', 'Messages that wait for one name.', {
-    ...count,
-    durableDefault: 10_000_000,
-  }),
-  option('queueBytes', 'number', 'server', 256 * MIB, 'bytes', 'Bytes that wait for one name.', {
+  option(
+    'queueMessages',
+    'number',
+    'server',
+    100_000,
+    '',
+    'Messages that wait for one name, or are on their way to it: several instances of it count each what they get.',
+    {
+      ...count,
+      durableDefault: 10_000_000,
+    },
+  ),
+  option('queueBytes', 'number', 'server', 256 * MIB, 'bytes', 'Bytes of those.', {
     ...count,
     durableDefault: 8 * GIB,
   }),

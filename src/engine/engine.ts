@@ -5,8 +5,8 @@
  * Words. A *queue* is an ordered set of messages under an opaque id that the host makes up; an engine gives ids no
  * meaning. A *run* is a batch, or part of one, in a queue. A *handle* is the engine's number of a stored message: the
  * messages of a batch have consecutive handles, and handles grow with every `append` on this server, never to be used
- * again while the engine is open. One stored message may be in several queues (a fan-out is stored once); its bytes
- * are given back when it has left the last one.
+ * again in this store, nor is one that a crash has taken back: clients know notices by it. One stored message may be in
+ * several queues (a fan-out is stored once); its bytes are given back when it has left the last one.
  *
  * Time. Expiry uses *engine time*: milliseconds that grow while the engine is open by the monotonic clock, and over a
  * downtime by the wall clock, clamped to between nothing and one day (`EngineState.time`, and `StateClock` below).
@@ -41,7 +41,14 @@ export interface AppendBatch {
    * Who gets which messages of the batch: a queue and the messages in it, as an offset and a count within the batch.
    * Ranges of one queue are in order and disjoint. Messages that no queue takes are kept by nobody.
    */
-  readonly queues: readonly { readonly queue: string; readonly offset: number; readonly count: number }[];
+  readonly queues: readonly {
+    /** The queue. */
+    readonly queue: string;
+    /** Index of the first message within the batch. */
+    readonly offset: number;
+    /** How many messages. */
+    readonly count: number;
+  }[];
 }
 
 /** Messages with consecutive handles. */
@@ -97,7 +104,12 @@ export interface SenderState {
   /** Below it everything is settled, and nothing is sent again. */
   readonly floor: number;
   /** Taken positions from the floor up: pairs of first position and count, ascending and disjoint. */
-  readonly taken: readonly { readonly first: number; readonly count: number }[];
+  readonly taken: readonly {
+    /** The first position. */
+    readonly first: number;
+    /** How many positions. */
+    readonly count: number;
+  }[];
 }
 
 /** What `open` found. */
@@ -142,23 +154,43 @@ export interface EngineHost {
   readonly clock: Clock;
   /** Most bytes of message content and bookkeeping that the store may take; undefined for the engine's own default. */
   readonly storeBytes: number | undefined;
-  /** The engine has failed for good; see the obligations above. */
+  /**
+   * The engine has failed for good; see the obligations above.
+   * @example
+   * host.failed(new BroadcastError('store-failed', 'the log cannot be synced', { cause }));
+   */
   failed(error: Error): void;
-  /** There is room again after `append` threw `store-full`. */
+  /**
+   * There is room again after `append` threw `store-full`.
+   * @example
+   * if (isRefusing && bytes < limit) host.roomAgain();
+   */
   roomAgain(): void;
-  /** There is something to read in a queue that this server did not put there (engines that several servers share). */
+  /**
+   * There is something to read in a queue that this server did not put there (engines that several servers share).
+   * @example
+   * subscription.on('message', ({ queue }) => host.arrived(queue));
+   */
   arrived(queue: string): void;
   /**
    * Another server has put or removed a pair (engines that several servers share). A commit that covers a `put` is
    * fulfilled only when the hosts of all servers have been told. Undefined for a host that shares with nobody.
+   * @example
+   * for (const { key, value } of update) host.changed?.(key, value);
    */
   changed?(key: string, value: string | null): void;
   /**
    * Messages of a queue cannot be read and have left it, without an `ack` of the host; `bytes` is what they counted for.
    * Called once for each message and queue, never from within a call of the host that is not a `read`.
+   * @example
+   * host.damaged('name:orders', 17, 1, 2048);
    */
   damaged(queue: string, handle: number, count: number, bytes: number): void;
-  /** Something for the log. */
+  /**
+   * Something for the log.
+   * @example
+   * host.warn('segment 3 is damaged from byte 4096 on');
+   */
   warn(text: string): void;
 }
 
@@ -183,7 +215,11 @@ export interface Engine {
   /** What a fulfilled commit means. */
   readonly durability: EngineDurability;
 
-  /** Opens the store and says what is in it. Not while it is open. Rejects with `store-locked`, `store-foreign`, `store-newer` or `store-unreadable`. */
+  /**
+   * Opens the store and says what is in it. Not while it is open. Rejects with `store-locked`, `store-foreign`, `store-newer` or `store-unreadable`.
+   * @example
+   * const { storeId, queues } = await engine.open(host);
+   */
   open(host: EngineHost): Promise<EngineState>;
 
   /**
@@ -192,6 +228,8 @@ export interface Engine {
    * The engine keeps no reference to `batch.items` of the caller that would pin a larger buffer than needed.
    * Returns the handle of the first message of each batch.
    * Throws `store-full` with nothing stored.
+   * @example
+   * const [handle] = engine.append([{ batch, expiresAt: 0, queues: [{ queue, offset: 0, count: batch.count }] }]);
    */
   append(batches: readonly AppendBatch[]): number[];
 
@@ -200,6 +238,8 @@ export interface Engine {
    * message). An empty array: there is nothing behind `from` now. May answer at once or later; what was acknowledged or
    * moved away before the answer never comes with it, and attempts are those recorded by then. Damaged messages are left out and leave their
    * queue: `host.damaged` tells of each queue, `host.warn` once where they lay. Rejects when it cannot be read now, and can be tried again.
+   * @example
+   * for (const { handle, batch } of await engine.read(queue, 0, 100, 65_536)) deliver(handle, batch);
    */
   read(
     queue: string,
@@ -208,57 +248,115 @@ export interface Engine {
     maxBytes: number,
   ): readonly StoredRun[] | Promise<readonly StoredRun[]>;
 
-  /** The messages with these handles leave the queue; handles that are not in it are passed over. Needs no commit: a lost one costs a redelivery. */
+  /**
+   * The messages with these handles leave the queue; handles that are not in it are passed over. Needs no commit: a lost one costs a redelivery.
+   * @example
+   * engine.ack(queue, handle, 3); // three messages, from this handle on
+   */
   ack(queue: string, handle: number, count: number): void;
 
   /**
    * Puts messages of one queue into another one, at the place that their handles give them, with their attempts; `note`
    * replaces theirs. Without a handle: the whole queue, which thereby ends. A message that is already in the target only leaves the source;
    * those are returned.
+   * @example
+   * engine.move(queue, deadLetters, handle, 1, JSON.stringify({ reason }));
    */
   move(from: string, to: string, handle?: number, count?: number, note?: string): readonly HandleRange[];
 
-  /** Records how often a message of a queue has been attempted. */
+  /**
+   * Records how often a message of a queue has been attempted.
+   * @example
+   * engine.attempt(queue, handle, 2);
+   */
   attempt(queue: string, handle: number, attempts: number): void;
 
-  /** Ends a queue; its messages leave it. A queue also ends when the last message leaves it, and begins anew with the next. */
+  /**
+   * Ends a queue; its messages leave it. A queue also ends when the last message leaves it, and begins anew with the next.
+   * @example
+   * engine.drop(queue);
+   */
   drop(queue: string): void;
 
-  /** Keeps a pair, or with null removes it (sessions, subscriptions: whatever the host must find again). Keys to 1 KiB, values to 16 MiB. */
+  /**
+   * Keeps a pair, or with null removes it (sessions, subscriptions: whatever the host must find again). Keys to 1 KiB, values to 16 MiB.
+   * @example
+   * engine.put('session:orders', JSON.stringify(session));
+   */
   put(key: string, value: string | null): void;
 
-  /** Announces a sender's floor, below which nothing is sent again, or with null that the instance will not come back. Survives the reclaiming of the log. */
+  /**
+   * Announces a sender's floor, below which nothing is sent again, or with null that the instance will not come back. Survives the reclaiming of the log.
+   * @example
+   * engine.floor(instance, 1200); // positions below 1200 are not sent again
+   */
   floor(instance: string, floor: number | null): void;
 
-  /** Fulfilled when everything done before this call is durable. Calls during a running commit share the next one. */
+  /**
+   * Fulfilled when everything done before this call is durable. Calls during a running commit share the next one.
+   * @example
+   * engine.append(batches);
+   * await engine.commit(); // now it is durable
+   */
   commit(): Promise<void>;
 
-  /** The usage of a queue; zeros for one that does not exist. */
+  /**
+   * The usage of a queue; zeros for one that does not exist.
+   * @example
+   * const { messages, bytes } = engine.usage(queue);
+   */
   usage(queue: string): QueueUsage;
 
-  /** Queues whose ids begin with `prefix`, for administration and recovery. */
+  /**
+   * Queues whose ids begin with `prefix`, for administration and recovery.
+   * @example
+   * for (const queue of engine.queues('name:')) console.log(queue);
+   */
   queues(prefix: string): Iterable<string>;
 
-  /** Everything together: messages whose bytes the engine holds, and those bytes with the engine's own. `limit` 0 when there is none. */
-  totals(): { readonly messages: number; readonly bytes: number; readonly limit: number };
+  /**
+   * Everything together.
+   * @example
+   * const { bytes, limit } = engine.totals();
+   */
+  totals(): {
+    /** Messages whose bytes the engine holds. */
+    readonly messages: number;
+    /** Those bytes, with the engine's own. */
+    readonly bytes: number;
+    /** Most bytes that the store may take; 0 when there is no limit. */
+    readonly limit: number;
+  };
 
-  /** Engine time now. */
+  /**
+   * Engine time now.
+   * @example
+   * const expiresAt = engine.time() + ttl;
+   */
   time(): number;
 
   /**
    * Whether this server has somebody to give the messages of a queue to (engines that several servers share): such an
    * engine lets one server read a queue at a time, calls `host.arrived` when it has become this one, and answers reads of
    * others with nothing. An engine without this method lets its only server read everything.
+   * @example
+   * engine.serve?.(queue, true);
    */
   serve?(queue: string, wanted: boolean): void;
 
   /**
    * What is known of a sender that comes to this server (engines that several servers share): what it had stored through
    * others, who cannot store anything of it any longer. An engine without this method has said everything at `open`.
+   * @example
+   * const state = await engine.sender?.(instance);
    */
   sender?(instance: string): Promise<SenderState | undefined>;
 
-  /** Commits and closes. Idempotent. What cannot be committed any longer is given up, never waited for. */
+  /**
+   * Commits and closes. Idempotent. What cannot be committed any longer is given up, never waited for.
+   * @example
+   * await engine.close();
+   */
   close(): Promise<void>;
 }
 

@@ -20,6 +20,35 @@ export interface Hello {
   readonly extensions: Extensions;
 }
 
+/** 3.4: the extension of HELLO that counts an instance's connections, in decimal digits. */
+const CONNECTION = 'connection';
+/** 3.8: the one that names instances of the same name that have left unheard, 16 bytes each. */
+const DEPARTED = 'departed';
+const ID_BYTES = 16;
+
+/** What a client says of itself beyond the fields of HELLO. */
+export function helloExtensions(connection: number, departed: readonly string[] = []): Extensions {
+  const extensions = new Map([[CONNECTION, Buffer.from(String(connection))]]);
+  if (departed.length > 0) extensions.set(DEPARTED, Buffer.from(departed.join(''), 'hex'));
+  return extensions;
+}
+
+/** Instances that will not come back. */
+export function departedOf(extensions: Extensions): string[] {
+  const ids = Buffer.from(extensions.get(DEPARTED) ?? []);
+  if (ids.length % ID_BYTES !== 0) throw malformed('the extension "departed" does not hold whole ids');
+  return Array.from({ length: ids.length / ID_BYTES }, (_, i) => ids.toString('hex', i * ID_BYTES, (i + 1) * ID_BYTES));
+}
+
+/** Which of its instance's connections introduces itself; 0 when it does not say. */
+export function connectionOf(extensions: Extensions): number {
+  const value = extensions.get(CONNECTION);
+  if (value === undefined) return 0;
+  const digits = Buffer.from(value).toString('latin1');
+  if (!/^[1-9]\d{0,14}$/.test(digits)) throw malformed('the extension "connection" is not a number');
+  return Number(digits);
+}
+
 export function encodeHello(hello: Hello): Buffer {
   const writer = new Writer(FRAME.HELLO)
     .varint(hello.generated ? 1 : 0)

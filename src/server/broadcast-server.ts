@@ -113,7 +113,7 @@ export abstract class BroadcastServer {
    */
   abstract start(): Promise<void>;
   /**
-   * Drains, tells the clients, frees the address. Idempotent; rejects with `invalid-argument`.
+   * Drains, tells the clients, frees the address; the process lives so long. Idempotent; rejects with `invalid-argument`.
    * @param options `timeout`: at most so many milliseconds, default 5,000
    * @example
    * process.once('SIGTERM', () => server.stop());
@@ -140,15 +140,46 @@ export abstract class BroadcastServer {
    * server.onDeliveryFailure(({ messageId, reason }) => console.warn(messageId, reason));
    */
   abstract onDeliveryFailure(handler: (failure: DeliveryFailure) => unknown): Unsubscribe;
-  /** Where it listens, or null when it does not; port 0 has become the port that was found. */
-  abstract readonly address: { host: string; port: number } | { path: string } | null;
-  /** The clients that are connected. */
+  /**
+   * Where it listens, or null when it does not.
+   * @example
+   * console.log('listening on', server.address);
+   */
+  abstract readonly address:
+    | {
+        /** The host that it listens on. */
+        host: string;
+        /** The port; 0 has become the one that was found. */
+        port: number;
+      }
+    | {
+        /** The path of the Unix socket. */
+        path: string;
+      }
+    | null;
+  /**
+   * The clients that are connected.
+   * @example
+   * console.log(server.clients.map(({ name }) => name));
+   */
   abstract readonly clients: readonly BroadcastPeer[];
-  /** The channels that somebody subscribes to. */
+  /**
+   * The channels that somebody subscribes to.
+   * @example
+   * if (!server.channels.includes('orders')) console.warn('nobody takes orders');
+   */
   abstract readonly channels: readonly string[];
-  /** Counters and sizes. */
+  /**
+   * Counters since the start and sizes now.
+   * @example
+   * console.log(server.stats().queued, 'messages wait');
+   */
   abstract stats(): ServerStats;
-  /** The names that the server keeps. */
+  /**
+   * The names that the server keeps.
+   * @example
+   * for (const { name, queued } of await server.sessions()) console.log(name, queued);
+   */
   abstract sessions(): Promise<readonly SessionInfo[]>;
   /**
    * Ends a session: queue, subscriptions, dead letters; senders hear `dropped`. Rejects with `not-found`.
@@ -157,14 +188,29 @@ export abstract class BroadcastServer {
    */
   abstract forget(name: string): Promise<void>;
   /**
-   * The dead letters of a name, to list (at most `limit`, default 100), send again or drop; `retry` and `drop` reject
-   * with `not-found`.
+   * The dead letters of a name, to list, send again or drop.
    * @example
    * for (const { id } of await server.deadLetters('orders').list()) await server.deadLetters('orders').retry(id);
    */
   abstract deadLetters(name: string): {
+    /**
+     * The oldest ones first, none for a name that is not known.
+     * @param limit at most so many, default 100
+     * @example
+     * for (const { id, reason } of await server.deadLetters('orders').list(10)) console.log(id, reason);
+     */
     list(limit?: number): Promise<readonly DeadLetter[]>;
+    /**
+     * Puts one back into the queue of the name, to be attempted anew. Rejects with `not-found`.
+     * @example
+     * await server.deadLetters('orders').retry(letter.id);
+     */
     retry(id: string): Promise<void>;
+    /**
+     * Throws one away. Rejects with `not-found`.
+     * @example
+     * await server.deadLetters('orders').drop(letter.id);
+     */
     drop(id: string): Promise<void>;
   };
   /**
@@ -173,10 +219,25 @@ export abstract class BroadcastServer {
    * server.on('listening', () => console.log(server.address));
    */
   abstract on<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this;
-  /** Calls `listener` at the next event only. */
+  /**
+   * Calls `listener` at the next event only.
+   * @example
+   * server.once('listening', () => console.log(server.address));
+   */
   abstract once<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this;
-  /** Takes a listener away. */
+  /**
+   * Takes a listener away; one that is not there is passed over.
+   * @example
+   * const greet = ({ name }) => console.log('hello', name);
+   * server.on('connect', greet);
+   * server.off('connect', greet);
+   */
   abstract off<E extends keyof ServerEvents>(event: E, listener: (...args: ServerEvents[E]) => void): this;
-  /** Stops the server at the end of an `await using` block. */
+  /**
+   * Stops the server at the end of an `await using` block.
+   * @example
+   * await using server = new BroadcastTcpServer({ port: 9000 });
+   * await server.start();
+   */
   abstract [Symbol.asyncDispose](): Promise<void>;
 }

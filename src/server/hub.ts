@@ -1,4 +1,5 @@
 /** What the connections of one server share. */
+import type { ProcessHere } from '../process-identity.js';
 import type { Broker } from '../broker/broker.js';
 import type { Instance } from '../broker/model.js';
 import type { ResolvedServerConfig } from '../config.js';
@@ -38,7 +39,7 @@ export interface Hub {
   welcomed(peer: HubPeer): void;
   left(peer: HubPeer, reason: string): void;
   /** A lost instance's process may have died: look. */
-  suspect(instance: string, pid: number): void;
+  suspect(instance: string, process: ProcessHere): void;
   /** At most one line a second for each address and code. */
   complain(address: string, code: string, text: string): void;
   admin(verb: string, args: string, asker: string): Promise<string>;

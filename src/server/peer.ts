@@ -19,7 +19,7 @@ import {
 } from '../broker/ports.js';
 import { BroadcastError, isErrorCode, type ErrorCode } from '../errors.js';
 import { checkClientName, show } from '../names.js';
-import { machineIdentity } from '../process-identity.js';
+import { processHere, processIdentity, type ProcessHere } from '../process-identity.js';
 import { Reader } from '../protocol/bytes.js';
 import { FIRST_OPTIONAL, FRAME, FRAME_HEADER, frameName, maxFrameBytes } from '../protocol/constants.js';
 import * as frames from '../protocol/frames.js';
@@ -46,7 +46,7 @@ export class Peer implements ConnectionOwner, Outlet {
   #envelopes: EnvelopeMemo | undefined;
   readonly #local: boolean;
   #instance: Instance | undefined;
-  #pid = 0;
+  #process: ProcessHere | undefined;
   #alias = 0;
   #leaving: DetachReason = 'lost';
   readonly address: string;
@@ -118,8 +118,8 @@ export class Peer implements ConnectionOwner, Outlet {
     const current = instance.outlet === this;
     this.#hub.broker.detach(instance, this, this.#leaving);
     this.#hub.left(this, error?.code ?? this.#leaving);
-    if (current && this.#leaving === 'lost' && this.#pid > 0 && !this.#hub.stopping)
-      this.#hub.suspect(instance.id, this.#pid);
+    if (current && this.#leaving === 'lost' && this.#process !== undefined && !this.#hub.stopping)
+      this.#hub.suspect(instance.id, this.#process);
   }
 
   onDrain(): void {
@@ -143,13 +143,21 @@ export class Peer implements ConnectionOwner, Outlet {
     if (this.#hub.stopping) throw new PeerFault('shutting-down', 'the server is stopping');
     if (!aliases.agrees(hello.instance, hello.idPrefix))
       throw new PeerFault('protocol-error', 'this instance is known with another prefix of ids');
-    const process = hello.host !== '' ? `${hello.host}#${String(hello.pid)}` : '';
+    const process = processIdentity(hello.host, hello.pid);
     const instance = broker.attach(
-      { name: hello.name, generated: hello.generated, instance: hello.instance, floor: hello.floor, process },
+      {
+        name: hello.name,
+        generated: hello.generated,
+        instance: hello.instance,
+        connection: frames.connectionOf(hello.extensions),
+        departed: frames.departedOf(hello.extensions),
+        floor: hello.floor,
+        process,
+      },
       this,
     );
     this.#instance = instance;
-    if (hello.host !== '' && hello.host === machineIdentity()) this.#pid = hello.pid;
+    this.#process = processHere(process);
     this.#alias = aliases.addSender(instance.sender, hello.idPrefix);
     this.#connection.setMaxFrame(maxFrameBytes(limits));
     const { attached } = instance;
@@ -216,10 +224,7 @@ export class Peer implements ConnectionOwner, Outlet {
 
   onUnhandle(reader: Reader, _frame: Buffer, instance: Instance): void {
     const { request, channel } = frames.decodeChannelRequest(reader);
-    this.#answer(request, () => {
-      this.#hub.broker.unhandle(instance, channel);
-      return Promise.resolve();
-    });
+    this.#answer(request, () => this.#hub.broker.unhandle(instance, channel));
   }
 
   onUnsubscribe(reader: Reader, _frame: Buffer, instance: Instance): void {
@@ -325,7 +330,8 @@ export class Peer implements ConnectionOwner, Outlet {
     this.#sendBatch(batch, offset, count);
   }
 
-  deliverTransient(batch: Batch): void {
+  deliverTransient(batch: Batch, note: DeliveryNote | undefined): void {
+    if (note !== undefined) this.#connection.send(frames.encodeDelivery(note));
     this.#sendBatch(batch, 0, batch.count);
   }
 

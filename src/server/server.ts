@@ -13,12 +13,12 @@ import { memoryEngine } from '../engine/memory/memory-engine.js';
 import { BroadcastError } from '../errors.js';
 import { CallbackSet, Events, type Unsubscribe } from '../events.js';
 import type { BroadcastMessage } from '../message.js';
-import { machineIdentity } from '../process-identity.js';
+import { isAlive, processHere } from '../process-identity.js';
 import type { DeliveryFailure, Receipt, SendOptions } from '../receipts.js';
 import { ReceivedBatch } from '../received.js';
 import { parseEndpoint, type Address } from '../transport/endpoint.js';
 import { Heart } from '../transport/heart.js';
-import { atMost, checkTimeout, quiet, rejected, Waiters } from '../waiters.js';
+import { atMost, checkOptions, checkTimeout, quiet, rejected, Waiters } from '../waiters.js';
 import { Addresses } from './addresses.js';
 import { administrate } from './admin.js';
 import { Aliases } from './aliases.js';
@@ -31,6 +31,7 @@ import {
   type SessionInfo,
 } from './broadcast-server.js';
 import { Complaints } from './complaints.js';
+import { Descriptors } from './descriptors.js';
 import type { Hub, HubPeer } from './hub.js';
 import { Listener } from './listener.js';
 import { LocalSender } from './local-sender.js';
@@ -56,6 +57,7 @@ export class BroadcastTcpServer extends BroadcastServer {
   readonly #hub: Hub;
   readonly #suspects: Suspects;
   readonly #listener: Listener;
+  readonly #descriptors: Descriptors;
   readonly #observers = new CallbackSet<[BroadcastMessage, BroadcastPeer]>();
   readonly #failureHandlers = new CallbackSet<[DeliveryFailure]>();
   /** Who waits for connections to end. */
@@ -67,7 +69,11 @@ export class BroadcastTcpServer extends BroadcastServer {
   #startedAt = 0;
   #relisten: Timer | undefined;
 
-  /** Listens nowhere yet: that is what `start` is for. Throws `invalid-option`, `engine-invalid`. */
+  /**
+   * Listens nowhere yet: that is what `start` is for. Throws `invalid-option`, `engine-invalid`.
+   * @example
+   * const server = new BroadcastTcpServer({ port: 9000, dataDir: './data' });
+   */
   constructor(config: ServerConfig = {}) {
     super();
     this.#config = resolveServerConfig(config);
@@ -78,6 +84,7 @@ export class BroadcastTcpServer extends BroadcastServer {
     const { clock, instanceGrace, deadAfter } = this.#config;
     this.#suspects = new Suspects(clock, Math.max(instanceGrace, deadAfter), instance => broker.died(instance));
     this.#hub = this.#newHub(broker);
+    this.#descriptors = new Descriptors(clock);
     this.#listener = new Listener(
       socket => this.#onSocket(socket),
       error => this.#listenerFailed(error),
@@ -95,6 +102,10 @@ export class BroadcastTcpServer extends BroadcastServer {
       storeAfter,
       instanceGrace,
       deadAfter,
+      isRunning: process => {
+        const here = processHere(process);
+        return here !== undefined && isAlive(here);
+      },
       logger,
       events: {
         subscribed: (instance, channel) => this.#emitFor('subscribe', instance, channel),
@@ -123,7 +134,7 @@ export class BroadcastTcpServer extends BroadcastServer {
       gone: () => this.#gone.release(),
       welcomed: peer => this.#events.emit('connect', peerOf(peer)),
       left: (peer, reason) => this.#events.emit('disconnect', peerOf(peer), reason),
-      suspect: (instance, pid) => this.#suspects.add(instance, pid),
+      suspect: (instance, process) => this.#suspects.add(instance, process),
       complain: (address, code, text) => complaints.add(address, code, text),
       admin: (verb, args, asker) => administrate(this, verb, args, { description: this.#describe(), asker }),
     };
@@ -187,13 +198,15 @@ export class BroadcastTcpServer extends BroadcastServer {
     this.#events.emit('listening');
   }
 
-  stop({ timeout = STOP_TIMEOUT }: { timeout?: number } = {}): Promise<void> {
+  stop(options: { timeout?: number } = {}): Promise<void> {
     if (this.#stopped !== undefined) return this.#stopped;
     try {
-      checkTimeout(timeout);
+      checkOptions(options, 'stop', ['timeout']);
+      checkTimeout(options.timeout);
     } catch (error) {
       return rejected(error as BroadcastError);
     }
+    const { timeout = STOP_TIMEOUT } = options;
     this.#stopped = this.#stop(timeout);
     return this.#stopped;
   }
@@ -219,6 +232,12 @@ export class BroadcastTcpServer extends BroadcastServer {
     while (this.#hub.peers.size > 0) await this.#gone.wait();
   }
 
+  /**
+   * Stops the server at the end of an `await using` block.
+   * @example
+   * await using server = new BroadcastTcpServer({ port: 9000 });
+   * await server.start();
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
@@ -252,19 +271,26 @@ export class BroadcastTcpServer extends BroadcastServer {
   // ---- connections ---------------------------------------------------------------------------------------------------------
 
   #onSocket(socket: Socket): void {
+    const room = this.#descriptors.roomFor(socket);
+    if (room === 'none') {
+      this.#hub.complain(String(socket.remoteAddress), 'server-busy', this.#descriptors.complaint);
+      socket.destroy();
+      return;
+    }
     const peer = new Peer(this.#hub, socket);
     const { connections } = this.#config.limits;
     if (this.#hub.stopping) peer.end('shutting-down', 'the server is stopping');
+    else if (room === 'few') peer.end('server-busy', this.#descriptors.complaint);
     else if (this.#hub.peers.size > connections)
       peer.end('too-many-connections', `the server has ${String(connections)} connections (limits.connections)`);
   }
 
   /** An instance of before the restart: if its process ran on this machine and is gone, nobody waits for it. */
   #lookForProcess({ id, process }: Instance): void {
-    const [machine, pid] = process.split('#') as [string, string | undefined];
-    if (pid === undefined || machine !== machineIdentity()) return;
+    const here = processHere(process);
+    if (here === undefined) return;
     // In a turn of its own: the broker is being restored.
-    this.#config.clock.setTimeout(() => this.#suspects.add(id, Number(pid)), 0);
+    this.#config.clock.setTimeout(() => this.#suspects.add(id, here), 0);
   }
 
   #senderGone(instance: string): void {
@@ -312,7 +338,7 @@ export class BroadcastTcpServer extends BroadcastServer {
 
   // ---- looking -------------------------------------------------------------------------------------------------------------
 
-  get address(): { host: string; port: number } | { path: string } | null {
+  get address(): BroadcastServer['address'] {
     return this.#state === 'running' ? (this.#listener.address ?? null) : null;
   }
 
@@ -342,11 +368,7 @@ export class BroadcastTcpServer extends BroadcastServer {
     return quiet(this.#hub.broker.forget(name));
   }
 
-  deadLetters(name: string): {
-    list(limit?: number): Promise<readonly DeadLetter[]>;
-    retry(id: string): Promise<void>;
-    drop(id: string): Promise<void>;
-  } {
+  deadLetters(name: string): ReturnType<BroadcastServer['deadLetters']> {
     const { broker } = this.#hub;
     return {
       list: limit => quiet(broker.listDeadLetters(name, limit).then(letters => letters.map(deadLetterOf))),

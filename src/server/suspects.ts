@@ -1,6 +1,6 @@
 /** Looks whether the process of a lost instance on this machine has died; if so nobody waits for the instance. */
 import type { Clock, Timer } from '../clock.js';
-import { isAlive } from '../process-identity.js';
+import { isAlive, type ProcessHere } from '../process-identity.js';
 
 /** Milliseconds between looks, at first and later: a process that was killed takes a moment to be gone. */
 const PAUSES = [20, 50, 100, 250, 500, 1000] as const;
@@ -18,12 +18,12 @@ export class Suspects {
     this.#died = died;
   }
 
-  add(instance: string, pid: number): void {
-    this.#look(instance, pid, 0, this.#clock.monotonic() + this.#looksFor);
+  add(instance: string, process: ProcessHere): void {
+    this.#look(instance, process, 0, this.#clock.monotonic() + this.#looksFor);
   }
 
-  #look(instance: string, pid: number, look: number, until: number): void {
-    if (!isAlive(pid)) {
+  #look(instance: string, process: ProcessHere, look: number, until: number): void {
+    if (!isAlive(process)) {
       this.#died(instance);
       return;
     }
@@ -31,7 +31,7 @@ export class Suspects {
     const timer = this.#clock.setTimeout(
       () => {
         this.#timers.delete(timer);
-        this.#look(instance, pid, look + 1, until);
+        this.#look(instance, process, look + 1, until);
       },
       PAUSES[Math.min(look, PAUSES.length - 1)] as number,
     );

@@ -13,8 +13,18 @@ export interface TestServer {
   readonly port: number;
   /** `tcp://host:port`. */
   readonly url: string;
-  /** Stops the server; so does `await using`. */
+  /**
+   * Stops the server; so does `await using`.
+   * @example
+   * afterAll(() => testServer.stop());
+   */
   stop(): Promise<void>;
+  /**
+   * Stops the server at the end of an `await using` block.
+   * @example
+   * await using testServer = await startTestServer();
+   * const client = new BroadcastTcpClient({ url: testServer.url });
+   */
   [Symbol.asyncDispose](): Promise<void>;
 }
 

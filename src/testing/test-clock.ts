@@ -22,23 +22,52 @@ export class TestClock implements Clock {
   #serial = 0;
   readonly #timers = new Set<Entry>();
 
-  /** @param now epoch milliseconds to start at; default 2026-01-01 */
+  /**
+   * A clock that stands still.
+   * @param now epoch milliseconds to start at; default 2026-01-01
+   * @example
+   * const clock = new TestClock(Date.parse('2030-01-01'));
+   */
   constructor(now = 1_767_225_600_000) {
     this.#now = now;
   }
 
+  /**
+   * Wall-clock time in epoch milliseconds; moved by `tick` and `jump`.
+   * @example
+   * new TestClock(0).now(); // 0
+   */
   now(): number {
     return this.#now;
   }
 
+  /**
+   * Milliseconds that were ticked since the clock was made; `jump` does not move it.
+   * @example
+   * clock.tick(250);
+   * clock.monotonic(); // 250 on a new clock
+   */
   monotonic(): number {
     return this.#monotonic;
   }
 
+  /**
+   * Calls `callback` once, in the `tick` that brings it to `ms` milliseconds from now.
+   * @example
+   * clock.setTimeout(() => console.log('now'), 1_000);
+   * clock.tick(1_000); // now
+   */
   setTimeout(callback: () => void, ms: number): Timer {
     return this.#add(callback, ms, undefined);
   }
 
+  /**
+   * Calls `callback` every `ms` milliseconds (at least 1) that are ticked, until cancelled.
+   * @example
+   * const timer = clock.setInterval(() => console.log('ping'), 1_000);
+   * clock.tick(3_000); // ping, three times
+   * timer.cancel();
+   */
   setInterval(callback: () => void, ms: number): Timer {
     return this.#add(callback, ms, Math.max(1, ms));
   }
@@ -49,12 +78,21 @@ export class TestClock implements Clock {
     return { cancel: () => void this.#timers.delete(entry) };
   }
 
-  /** Timers that wait. */
+  /**
+   * Number of timers that wait.
+   * @example
+   * clock.setTimeout(() => undefined, 1_000);
+   * clock.pending; // 1 on a new clock
+   */
   get pending(): number {
     return this.#timers.size;
   }
 
-  /** Lets `ms` milliseconds pass and fires what is due on the way. */
+  /**
+   * Lets `ms` milliseconds pass and fires what is due on the way.
+   * @example
+   * clock.tick(1_000);
+   */
   tick(ms: number): void {
     const end = this.#monotonic + ms;
     for (let next = this.#next(end); next !== undefined; next = this.#next(end)) {
@@ -79,7 +117,11 @@ export class TestClock implements Clock {
     return soonest;
   }
 
-  /** The wall clock jumps, as when somebody sets it; monotonic time does not. */
+  /**
+   * The wall clock jumps, as when somebody sets it; monotonic time does not.
+   * @example
+   * clock.jump(-3_600_000); // the wall clock is set back by an hour
+   */
   jump(ms: number): void {
     this.#now += ms;
   }

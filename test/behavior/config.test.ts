@@ -124,12 +124,39 @@ describe('buildBroadcastConfig', () => {
     }
   });
 
-  it('refuses a number that is none, naming the variable', () => {
-    for (const text of ['many', ' ', '1e'])
-      expect(refusal(() => buildBroadcastConfig({ BROADCAST_PORT: text }))).toMatchObject({
+  it.each([
+    'many',
+    ' ',
+    '1e',
+    '0x10',
+    '0b1',
+    '0o17',
+    '1e3',
+    '-1',
+    '+1',
+    '1.5',
+    '1_000',
+    ' 9000',
+    '9000 ',
+    'Infinity',
+    '９',
+  ])('refuses the number %j, naming the variable and the value', text => {
+    for (const name of ['BROADCAST_PORT', 'BROADCAST_MESSAGE_BYTES']) {
+      const expected = {
         code: 'invalid-option',
-        message: expect.stringContaining('BROADCAST_PORT') as string,
-      });
+        message: `${name} must be a whole number in decimal digits, not ${JSON.stringify(text)}`,
+      };
+      expect(refusal(() => buildBroadcastConfig({ [name]: text }))).toMatchObject(expected);
+      const vars = { getStringEnv: (key: string) => (key === name ? text : ''), getNumberEnv: Number };
+      expect(refusal(() => buildBroadcastConfig(vars))).toMatchObject(expected);
+    }
+  });
+
+  it('reads digits as decimal ones, whatever they begin with', () => {
+    expect(buildBroadcastConfig({ BROADCAST_PORT: '010', BROADCAST_STORE_AFTER: '0' })).toEqual({
+      port: 10,
+      storeAfter: 0,
+    });
   });
 
   const SET: Record<string, string | undefined> = {

@@ -79,6 +79,22 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     expect(await inbox.reached(4)).toEqual([1, 2, 3, 4]);
   });
 
+  it('says in a final receipt who did not get it, and not who waited for it', async () => {
+    const { port, server } = await startServer(kind);
+    const sender = await connectedClient(port, 'sender');
+    const told = new Inbox();
+    sender.onDeliveryFailure(told.push);
+    const message = BroadcastMessage.createGroupMessage(['later', 'never'], 1);
+    const receipt = sender.sendMessage(message, { until: 'delivered' });
+    await told.reached(2);
+    await server.forget('never');
+    const later = newClient(port, 'later');
+    later.onMessage(() => undefined);
+    await later.connect();
+    expect(await receipt).toMatchObject({ status: 'delivered' });
+    expect((await receipt).failures).toMatchObject([{ target: { client: 'never' }, reason: 'dropped', final: true }]);
+  });
+
   it('tells of a flood with one notice that has a count, and each receipt has its own', async () => {
     const { port } = await startServer(kind);
     const sender = await connectedClient(port, 'sender');
@@ -152,6 +168,27 @@ describe.each(['memory', 'disk'] as const)('delivery on the %s engine', kind => 
     });
     expect(await inbox.reached(1)).toEqual([false]);
   });
+
+  it.each([true, false])(
+    'runs the handlers of those targets only by which it came (persistent: %s)',
+    async persistent => {
+      const { port, server } = await startServer(kind);
+      const inbox = new Inbox();
+      const reader = newClient(port, 'reader');
+      reader.onMessage(message => inbox.push(`self ${String(message.data)}`));
+      reader.onMessage('room', message => inbox.push(`room ${String(message.data)}`));
+      await reader.connect();
+      const other = await connectedClient(port, 'other');
+      const { address } = server.clients.find(({ name }) => name === 'reader') as { address: string };
+      const options = { persistent };
+      await other.sendMessage(BroadcastMessage.create('other', 'room', 1, options));
+      await other.sendMessage(BroadcastMessage.create('reader', 'elsewhere', 2, options));
+      await other.sendMessage(BroadcastMessage.create(address, 'elsewhere', 3, options));
+      expect(await inbox.reached(3)).toEqual(['room 1', 'self 2', 'self 3']);
+      await reader.flush();
+      expect(inbox.items).toHaveLength(3);
+    },
+  );
 
   it('sends one message for several channels once, to the handlers of each', async () => {
     const { port } = await startServer(kind);

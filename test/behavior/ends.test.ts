@@ -2,7 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { memoryEngine, type Engine, type EngineHost } from '../../src/engine/index.js';
 import { BroadcastMessage, type DeliveryFailure, type Receipt } from '../../src/index.js';
+import { Reader } from '../../src/protocol/bytes.js';
+import { FRAME, FRAME_HEADER } from '../../src/protocol/constants.js';
+import { decodeDelivery } from '../../src/protocol/frames.js';
 import { TestClock } from '../../src/testing/test-clock.js';
+import { RawPeer } from '../helpers/raw-peer.js';
 import { connectedClient, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
 
 describe('unsubscribing while a handler runs', () => {
@@ -258,4 +262,34 @@ describe('a message with a time to live', () => {
     expect((await outcome).status).toBe('undelivered');
     open();
   });
+});
+
+it('the death of a process is on record before the next one is given what it may have died of', async () => {
+  const engine = memoryEngine();
+  const commit = engine.commit.bind(engine);
+  let hold: Promise<void> = Promise.resolve();
+  engine.commit = () => hold.then(commit);
+  const charged = gate();
+  const attempt = engine.attempt.bind(engine);
+  engine.attempt = (queue, handle, attempts) => {
+    attempt(queue, handle, attempts);
+    charged.open();
+  };
+  const { port, server } = await startServer('memory', { engine, instanceGrace: 10, storeAfter: 5 });
+  const first = await RawPeer.open(port, { name: 'w' });
+  await first.subscribe('', 5);
+  const receipt = await server.sendMessage(BroadcastMessage.createClientMessage('w', 1));
+  expect(receipt.status).toBe('stored');
+  await first.next(FRAME.MESSAGES);
+  const second = await RawPeer.open(port, { name: 'w' });
+  await second.subscribe('', 5);
+  const { promise, open } = gate();
+  hold = promise;
+  first.socket.destroy();
+  await charged.promise;
+  for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+  expect(second.frames.map(({ type }) => type)).not.toContain(FRAME.MESSAGES);
+  open();
+  const note = decodeDelivery(new Reader(await second.next(FRAME.DELIVERY), FRAME_HEADER));
+  expect(note).toMatchObject({ attempt: 2, redelivered: true });
 });

@@ -78,6 +78,38 @@ describe('faults', () => {
     expect(failures.items.filter(failure => failure.final)).toMatchObject([{ reason: 'rejected', attempts: 3 }]);
   });
 
+  it('does not charge what has succeeded with a poison job of the same turn that kills its process again and again', async () => {
+    const { port, server } = await startServer('memory');
+    const sender = await connectedClient(port, 'sender');
+    for (const data of ['a', 'b', 'poison', 'c'])
+      sender.sendMessage(BroadcastMessage.createClientMessage('worker', data));
+    await sender.flush();
+    const options = { name: 'worker', die: 'poison', config: { port, maxAttempts: 3 } };
+    // The first process dies before it could say that `a` and `b` have ended: one charge for `a`, which came first.
+    const attempts: unknown[] = [];
+    for (const handled of [3, 3, 1, 1]) {
+      const seen = await new Role('worker', options).messages.reached(handled);
+      attempts.push(seen.map(({ data, attempt }) => [data, attempt]));
+    }
+    const survivor = new Role('worker', options);
+    expect(await survivor.saw('got')).toMatchObject({ data: 'c', attempt: 1 });
+    expect(attempts).toEqual([
+      [
+        ['a', 1],
+        ['b', 1],
+        ['poison', 1],
+      ],
+      [
+        ['a', 2],
+        ['b', 1],
+        ['poison', 1],
+      ],
+      [['poison', 2]],
+      [['poison', 3]],
+    ]);
+    expect(await server.deadLetters('worker').list()).toMatchObject([{ message: { data: 'poison' }, attempts: 3 }]);
+  });
+
   it('a flapping instance under a shared name misses nothing', async () => {
     const { port } = await startServer('memory');
     const sender = await connectedClient(port, 'sender');

@@ -1,11 +1,34 @@
 /** Failing handlers: attempts, pauses, dead letters; and what a process's death does and does not charge. */
 import { describe, expect, it } from 'vitest';
-import { BroadcastMessage, BroadcastReject, type DeliveryFailure } from '../../src/index.js';
+import { BroadcastError, BroadcastMessage, BroadcastReject, type DeliveryFailure } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
 import { startProxy } from '../helpers/proxy.js';
 import { connectedClient, gate, Inbox, newClient, Role, startServer } from '../helpers/scene.js';
 
 describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => {
+  it('says again that a message was rejected when the word was lost with its connection', async () => {
+    const { port, server } = await startServer(kind);
+    const relay = await startProxy(port);
+    const started = new Inbox();
+    const picky = newClient(relay.port, 'picky');
+    picky.onMessage(message => {
+      started.push(message.data);
+      throw new BroadcastReject('not mine');
+    });
+    await picky.connect();
+    relay.drop('up');
+    const sender = await connectedClient(port, 'sender');
+    const receipt = sender.sendMessage(BroadcastMessage.createClientMessage('picky', 1), { until: 'delivered' });
+    await started.reached(1);
+    relay.release('up');
+    relay.cut();
+    const { status, failures } = await receipt;
+    expect(status).toBe('undelivered');
+    expect(failures.at(-1)).toMatchObject({ reason: 'rejected', final: true, attempts: 1 });
+    expect(await server.deadLetters('picky').list()).toMatchObject([{ reason: 'not mine', attempts: 1 }]);
+    expect(started.items).toEqual([1]);
+  });
+
   it('tries a failing message maxAttempts times with growing pauses, ten seconds in all, then keeps it as a dead letter', async () => {
     const { port, server } = await startServer(kind);
     const sender = await connectedClient(port, 'sender');
@@ -63,6 +86,36 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
     expect(calls.items.sort()).toEqual(['a1', 'a2', 'b1', 'b2', 'c1']);
   });
 
+  it('says once that several handlers of a channel reject a message, and lets the others have their attempts', async () => {
+    const { port, server } = await startServer(kind);
+    const clock = new TestClock();
+    const worker = newClient(port, 'worker', { clock });
+    let lost = 0;
+    worker.on('offline', () => lost++);
+    const attempts = new Inbox<number>();
+    for (const reason of ['first', 'second']) {
+      worker.onMessage('jobs', () => {
+        throw new BroadcastReject(reason);
+      });
+    }
+    worker.onMessage('jobs', (_, { attempt }) => {
+      attempts.push(attempt);
+      if (attempt < 3) throw new Error('not yet');
+    });
+    await worker.connect();
+    const sender = await connectedClient(port, 'sender');
+    const receipt = sender.sendMessage(BroadcastMessage.createChannelMessage('jobs', 1), { until: 'delivered' });
+    for (let attempt = 1; attempt <= 3; attempt++) {
+      await attempts.reached(attempt);
+      clock.tick(1000);
+    }
+    expect(await receipt).toMatchObject({ status: 'undelivered', failures: [{ reason: 'rejected', attempts: 1 }] });
+    expect(await server.deadLetters('worker').list()).toMatchObject([{ reason: 'first', attempts: 1 }]);
+    await worker.flush();
+    expect(lost).toBe(0);
+    expect(attempts.items).toEqual([1, 2, 3]);
+  });
+
   it('lets one subscription of a message succeed and another reject it', async () => {
     const { port, server } = await startServer(kind);
     const sender = await connectedClient(port, 'sender');
@@ -113,6 +166,8 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
     const clock = new TestClock();
     const worker = newClient(port, 'worker', { clock });
     const started = new Inbox<AbortSignal>();
+    const errors = new Inbox();
+    worker.on('handlerError', error => errors.push(error));
     worker.onMessage(
       (_message, info) => {
         started.push(info.signal);
@@ -127,7 +182,16 @@ describe.each(['memory', 'disk'] as const)('handlers on the %s engine', kind => 
     expect(signal?.aborted).toBe(false);
     clock.tick(1);
     expect(signal?.aborted).toBe(true);
-    expect(await receipt).toMatchObject({ status: 'undelivered', failures: [{ reason: 'rejected', attempts: 1 }] });
+    expect(signal?.reason).toBeInstanceOf(BroadcastError);
+    expect(signal?.reason).toMatchObject({
+      code: 'handler-timeout',
+      retryable: true,
+      message: 'the handler did not end within 100 ms (handlerTimeout)',
+    });
+    expect(errors.items).toEqual([signal?.reason]);
+    const { status, failures } = await receipt;
+    expect(status).toBe('undelivered');
+    expect(failures.at(-1)).toMatchObject({ reason: 'rejected', final: true, attempts: 1 });
   });
 
   it('charges nothing for lost connections, and does not block a subscription whose retry was lost with one', async () => {

@@ -34,6 +34,66 @@ describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
     expect(await inbox.reached(150)).toEqual(Array.from({ length: 150 }, (_, n) => n));
   });
 
+  it('counts what is on its way to a name that is online, until it is acknowledged', async () => {
+    const { port } = await startServer(kind, { storeAfter: 10_000, limits: { queueMessages: 5 } });
+    const sender = await connectedClient(port, 'sender');
+    const inbox = new Inbox();
+    const running: (() => void)[] = [];
+    const reader = newClient(port, 'reader');
+    const handler = ({ data }: BroadcastMessage): Promise<void> => {
+      inbox.push(data);
+      const { promise, open } = gate();
+      running.push(open);
+      return promise;
+    };
+    reader.onMessage(handler);
+    reader.onMessage('room', handler);
+    await reader.connect();
+    const refused: DeliveryFailure[] = [];
+    sender.onDeliveryFailure(failure => failure.reason === 'queue-full' && refused.push(failure));
+    for (let round = 0; round < 3; round++) {
+      const first = inbox.items.length;
+      for (let n = 0; n < 7; n++) {
+        sender.sendMessage(BroadcastMessage.createClientMessage('reader', [round, n]));
+        await sender.flush();
+      }
+      expect(refused.splice(0)).toMatchObject([
+        { target: { client: 'reader' }, final: true },
+        { target: { client: 'reader' }, final: true },
+      ]);
+      for (let n = 0; n < 5; n++) {
+        expect((await inbox.reached(first + n + 1))[first + n]).toEqual([round, n]);
+        running[first + n]?.();
+      }
+      await reader.flush();
+    }
+    // One message to a name and a channel of its waits in two queues of the name.
+    for (let n = 0; n < 3; n++) {
+      sender.sendMessage(BroadcastMessage.create('reader', 'room', n));
+      await sender.flush();
+    }
+    expect(refused).toHaveLength(1);
+  });
+
+  it('counts each target of a message that is of the same name', async () => {
+    const { port } = await startServer(kind, { limits: { queueMessages: 3 } });
+    const reader = newClient(port, 'reader');
+    for (const channel of ['a', 'b']) reader.onMessage(channel, () => undefined);
+    await reader.connect();
+    await reader.close();
+    const sender = await connectedClient(port, 'sender');
+    const reasons: string[][] = [];
+    for (let n = 0; n < 3; n++) {
+      const { failures } = await sender.sendMessage(BroadcastMessage.createMultiChannelMessage(['a', 'b'], n));
+      reasons.push(failures.map(({ reason }) => reason).sort());
+    }
+    expect(reasons).toEqual([
+      ['offline', 'offline'],
+      ['offline', 'queue-full'],
+      ['queue-full', 'queue-full'],
+    ]);
+  });
+
   it('bounds the backlog of a channel and the number of channels with one', async () => {
     const { port } = await startServer(kind, { limits: { backlogMessages: 2, backlogChannels: 2 } });
     const sender = await connectedClient(port, 'sender');
@@ -47,6 +107,16 @@ describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
     await reader.connect();
     await inbox.reached(2);
     expect(await send('c')).toBe('stored');
+  });
+
+  it('counts as stored what has found room of a batch', async () => {
+    const { port, server } = await startServer(kind, { limits: { backlogMessages: 3, queueMessages: 2 } });
+    const sender = await connectedClient(port, 'sender');
+    const five = Array.from({ length: 5 }, () =>
+      sender.sendMessage(BroadcastMessage.create('away', 'nobody', 'in one batch')),
+    );
+    await Promise.all(five);
+    expect(server.stats().stored).toBe(3);
   });
 
   it('bounds sessions, for those who come and for names that are written to', async () => {

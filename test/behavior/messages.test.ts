@@ -103,6 +103,12 @@ describe('making messages', () => {
     ['a text for persistent', () => BroadcastMessage.createChannelMessage('a', 1, 'n', 'no' as never)],
     ['a negative time to live', () => BroadcastMessage.createChannelMessage('a', 1, { ttl: -1 })],
     ['an endless time to live', () => BroadcastMessage.createChannelMessage('a', 1, { ttl: Infinity })],
+    [
+      'a time to live that no frame has room for',
+      () => BroadcastMessage.createChannelMessage('a', 1, { ttl: 2 ** 53 }),
+    ],
+    ['half a character', () => BroadcastMessage.createChannelMessage('a', 1, { headers: { half: '\ud800' } })],
+    ['half a character in a key', () => BroadcastMessage.createChannelMessage('a', 1, { headers: { '\udc00': 'x' } })],
     ['a text for a time to live', () => BroadcastMessage.createChannelMessage('a', 1, { ttl: '5' as never })],
     ['a header that is no string', () => BroadcastMessage.createChannelMessage('a', 1, { headers: { n: 1 as never } })],
     ['a list for headers', () => BroadcastMessage.createChannelMessage('a', 1, { headers: ['x'] as never })],
@@ -120,6 +126,19 @@ describe('making messages', () => {
 });
 
 describe('messages on their way', () => {
+  it('carries headers of any characters, and the longest time to live', async () => {
+    const { port, server } = await startServer('memory');
+    const inbox = new Inbox();
+    const receiver = newClient(port, 'receiver');
+    receiver.onMessage(({ headers, ttl }) => inbox.push([headers, ttl]));
+    await receiver.connect();
+    const options = { headers: { '😀': 'é\u0000😀' }, ttl: Number.MAX_SAFE_INTEGER };
+    await server.sendMessage(BroadcastMessage.createClientMessage('receiver', 1, options));
+    expect(await inbox.reached(1)).toEqual([[options.headers, expect.any(Number)]]);
+    const [[, left] = []] = inbox.items as [unknown, number][];
+    expect(left).toBeGreaterThan(options.ttl - 60_000);
+  });
+
   it('takes the encoded form when sendMessage is called', async () => {
     const { port } = await startServer('memory');
     const inbox = new Inbox();

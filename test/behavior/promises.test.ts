@@ -145,6 +145,18 @@ describe('a generated name', () => {
     expect(finals).toEqual([]);
   });
 
+  it('leaves it to another subscriber than the one that sent it, whichever was there first', async () => {
+    const { port } = await startServer('memory');
+    const { sender, leave } = await firstSubscriber(port);
+    const own = new Inbox();
+    sender.onMessage('room', ({ data }) => own.push(data));
+    await sender.flush();
+    const inbox = await subscriber(port, 'other');
+    await leave();
+    expect(await inbox.reached(2)).toEqual([2, 3]);
+    expect(own.items).toEqual([]);
+  });
+
   it('leaves it to another subscriber, and not what that one had itself', async () => {
     const { port } = await startServer('memory');
     const { sender, leave } = await firstSubscriber(port);

@@ -3,8 +3,20 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
+import { machineIdentity } from '../../src/process-identity.js';
+import { FRAME } from '../../src/protocol/constants.js';
 import { startProxy } from '../helpers/proxy.js';
-import { connectedClient, gate, Inbox, newClient, Role, startServer, temporaryFolder } from '../helpers/scene.js';
+import { RawPeer } from '../helpers/raw-peer.js';
+import {
+  connectedClient,
+  departures,
+  gate,
+  Inbox,
+  newClient,
+  Role,
+  startServer,
+  temporaryFolder,
+} from '../helpers/scene.js';
 
 describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind => {
   it('handles a redelivery that arrives behind a higher position', async () => {
@@ -27,6 +39,29 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     expect((await inbox.reached(3))[2]).toEqual([1, true]);
   });
 
+  it.each([
+    { where: 'a process that runs on this machine', host: machineIdentity(), attempt: 1 },
+    { where: 'a process on another machine, which may be dead', host: 'elsewhere', attempt: 2 },
+  ])('after instanceGrace, gives what $where had with attempt $attempt', async ({ host, attempt }) => {
+    const clock = new TestClock();
+    const { port, server } = await startServer(kind, { clock, instanceGrace: 1000 });
+    const sender = await connectedClient(port, 'sender');
+    const lost = await RawPeer.open(port, { name: 'workers', host, pid: process.pid });
+    await lost.subscribe('', 5);
+    const receipt = sender.sendMessage(BroadcastMessage.createClientMessage('workers', 'job'), { until: 'delivered' });
+    await lost.next(FRAME.MESSAGES);
+    const gone = departures(server);
+    lost.socket.destroy();
+    await gone.reached(1);
+    clock.tick(1000);
+    const inbox = new Inbox();
+    const other = newClient(port, 'workers');
+    other.onMessage((message, info) => inbox.push([message.data, info.attempt]));
+    await other.connect();
+    expect(await inbox.reached(1)).toEqual([['job', attempt]]);
+    expect((await receipt).status).toBe('delivered');
+  });
+
   it('gives the share of an instance that is unreachable to another one after deadAfter', async () => {
     const clock = new TestClock();
     const { port, server } = await startServer(kind, { clock, pingInterval: 1000, deadAfter: 2500 });
@@ -46,8 +81,7 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     const other = newClient(port, 'workers');
     other.onMessage((message, info) => inbox.push([message.data, info.redelivered]));
     await other.connect();
-    const gone = new Inbox();
-    server.on('disconnect', gone.push);
+    const gone = departures(server);
     relay.isRefusing = true;
     relay.cut();
     await gone.reached(1);
@@ -73,8 +107,7 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     goes.onMessage('both', () => undefined);
     goes.onMessage('only here', () => undefined);
     await goes.connect();
-    const gone = new Inbox();
-    server.on('disconnect', gone.push);
+    const gone = departures(server);
     relay.isRefusing = true;
     relay.cut();
     await gone.reached(1);

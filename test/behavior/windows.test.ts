@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
-import { connectedClient, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
+import { connectedClient, gate, heldReader, Inbox, newClient, startServer } from '../helpers/scene.js';
 
 /** Nothing is stored for want of progress. */
 const PATIENT = { storeAfter: 10_000 };
@@ -43,6 +43,34 @@ describe('a window that is full by its bytes', () => {
     expect(await started.reached(fit.length + 1)).toEqual([...fit, 0]);
     blocked.open();
     expect(await started.reached(5)).toEqual([...fit, 0, ...[1, 2, 3, 4].slice(fit.length)]);
+  });
+});
+
+describe('what an online recipient holds in memory', () => {
+  // Fifty times storeAfter is a second.
+  const STEP = 15;
+  it.each([
+    { what: 'is not stored while it moves on, however long it is never empty', waiting: 3, stored: false },
+    { what: 'is stored once the oldest of it has waited for long, though it moves on', waiting: 100, stored: true },
+  ])('$what', async ({ waiting, stored }) => {
+    const clock = new TestClock();
+    const { server, port } = await startServer('memory', { clock, limits: { windowMessages: 1 } });
+    const sender = await connectedClient(port, 'sender');
+    const { started, running } = await heldReader(port, 'room');
+    for (let n = 0; n < waiting; n++) await send(sender, n);
+    for (let n = 0; n < 80; n++) {
+      await started.reached(n + 1);
+      await send(sender, waiting + n);
+      clock.tick(STEP);
+      running[n]?.();
+    }
+    await started.reached(81);
+    expect(server.stats().stored > 0).toBe(stored);
+    for (let n = 80; n < waiting + 80; n++) {
+      await started.reached(n + 1);
+      running[n]?.();
+    }
+    expect(started.items).toEqual(Array.from({ length: waiting + 80 }, (_, n) => ({ n, text })));
   });
 });
 

@@ -118,6 +118,9 @@ describe('serve', () => {
   it.each([
     ['a port that is none', ['--port', '99999'], '--port takes a whole number from 0 to 65535, not "99999"'],
     ['a number that is none', ['--sessions', 'many'], '--sessions takes a whole number'],
+    ['a hexadecimal port', ['--port', '0x10'], '--port takes a whole number from 0 to 65535, not "0x10"'],
+    ['a number with an exponent', ['--sessions', '1e3'], '--sessions takes a whole number from 1 on, not "1e3"'],
+    ['a number with a space', ['--sessions', ' 5'], '--sessions takes a whole number from 1 on, not " 5"'],
     ['memory and a folder', ['--memory', '--data', 'x'], '--memory and --data cannot be given together'],
     ['two addresses', ['--socket', 'x', '--port', '1'], '--host or --port and --socket cannot be given together'],
     ['an option that is misspelt', ['--memry'], 'Did you mean --memory?'],
@@ -125,6 +128,12 @@ describe('serve', () => {
   ])('refuses %s', async (_what, args, text) => {
     const { code, stderr } = await run(['serve', '--host', '127.0.0.1', ...args]);
     expect(stderr).toContain(text);
+    expect(code).toBe(2);
+  });
+
+  it('refuses a variable that is no decimal number', async () => {
+    const { code, stderr } = await start(['serve', '--memory'], { BROADCAST_PORT: '0x10' }).ended;
+    expect(stderr).toContain('BROADCAST_PORT must be a whole number in decimal digits, not "0x10"');
     expect(code).toBe(2);
   });
 

@@ -1,6 +1,7 @@
+import { existsSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage } from '../../src/index.js';
-import { CLI, cleanEnvironment, inTerminal, linesOf, run, Running, serve, start } from '../helpers/cli.js';
+import { CLI, cleanEnvironment, inTerminal, linesOf, run, Running, serve, start, type Ended } from '../helpers/cli.js';
 import { connectedClient, startServer } from '../helpers/scene.js';
 
 const numbers = (from: number, to: number): string =>
@@ -102,6 +103,23 @@ describe('sub', () => {
         .join('\n'),
     );
     expect(messages.every(({ attempt }) => attempt === 1)).toBe(true);
+  });
+
+  it.runIf(existsSync('/dev/full'))('what cannot be written is an error that says so, and is not charged', async () => {
+    const { reach } = await serve();
+    await run(['sub', 'room', '--as', 'w', '--timeout', '1', ...reach]);
+    await run(['pub', 'room', ...reach], { input: numbers(1, 3) });
+    const full = (command: string): Promise<Ended> =>
+      shell(`"${process.execPath}" "${CLI}" ${command} ${reach.join(' ')} > /dev/full`).ended;
+    for (let i = 0; i < 6; i++) {
+      const { code, stderr } = await full('sub room --as w');
+      expect(code).toBe(1);
+      expect(stderr).toMatch(/^error standard output cannot be written.*\(output-failed\)$/m);
+    }
+    expect(JSON.parse((await full('status --json')).stderr)).toMatchObject({ error: { code: 'output-failed' } });
+    const rest = await run(['sub', 'room', '--as', 'w', '--count', '3', ...reach]);
+    expect(rest.stdout).toBe(numbers(1, 3));
+    expect((await run(['dead', 'ls', 'w', '--json', ...reach])).stdout.trim()).toBe('[]');
   });
 
   it('acknowledges nothing that a slow reader has not taken yet', async () => {

@@ -24,7 +24,8 @@ function disk(segmentBytes?: number): EngineMaker {
         engine: () => diskEngine({ directory, ...size }),
         async kill() {
           const copy = join(root, String(++kills));
-          await cp(directory, copy, { recursive: true });
+          // What is being made may have its own name before it is copied; there is nothing in it.
+          await cp(directory, copy, { recursive: true, filter: path => !path.endsWith('.new') });
           directory = copy;
         },
         remove: () => rm(root, { recursive: true, force: true }),

@@ -1,6 +1,7 @@
 /**
  * A TCP proxy between clients and a server that does to them what networks do: cuts, resets, half-closes, delays, holds
- * bytes back, loses them, hands them on in pieces. By events, never by time; what is left to chance follows a seed.
+ * bytes back, loses them, hands them on in pieces. By events and not by time, but for `throttle`; what is left to chance
+ * follows a seed.
  *
  *   client ──up──▶ proxy ──up──▶ server            each direction of each connection is a `Stream` with a queue
  *          ◀─down──       ◀─down──
@@ -8,6 +9,7 @@
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { onTestFinished } from 'vitest';
+import { FrameSieve } from './frame-sieve.js';
 
 /** `up`: from the client to the server. */
 export type Direction = 'up' | 'down';
@@ -33,7 +35,23 @@ interface Conditions {
   piece: number;
   /** Turns of the event loop between pieces. */
   turns: number;
+  /** Types of frames that are lost, while all others arrive. */
+  lost: ReadonlySet<number>;
+  /** Bytes in a second; Infinity: as many as there are. */
+  rate: number;
 }
+
+const untouched = (): Conditions => ({
+  held: false,
+  dropped: false,
+  piece: Infinity,
+  turns: 0,
+  lost: new Set(),
+  rate: Infinity,
+});
+
+/** A throttled direction passes bytes on so often in a second. */
+const PORTIONS = 10;
 
 class Stream {
   readonly #from: Socket;
@@ -41,6 +59,7 @@ class Stream {
   readonly #conditions: Conditions;
   readonly #random: () => number;
   readonly #queue: Buffer[] = [];
+  readonly #sieve = new FrameSieve();
   #isEnded = false;
   #isPumping = false;
 
@@ -50,14 +69,24 @@ class Stream {
     this.#conditions = conditions;
     this.#random = random;
     from.on('data', chunk => this.#take(chunk));
-    from.on('end', () => {
-      this.#isEnded = true;
-      this.pump();
-    });
+    from.on('end', () => this.finish());
   }
 
-  #take(chunk: Buffer): void {
+  /** Nothing more comes; what waits goes on, and then the end. */
+  finish(): void {
+    this.#isEnded = true;
+    this.pump();
+  }
+
+  /** Frames that were lost alone. */
+  get lost(): number {
+    return this.#sieve.lost;
+  }
+
+  #take(bytes: Buffer): void {
     if (this.#conditions.dropped) return;
+    const chunk = this.#sieve.pass(bytes, this.#conditions.lost);
+    if (chunk.length === 0) return;
     this.#queue.push(chunk);
     // As a peer that reads nothing: its side of the sockets fills, and its sender is slowed down.
     if (this.#conditions.held && this.#queue.length > 16) this.#from.pause();
@@ -72,6 +101,7 @@ class Stream {
     this.#isPumping = true;
     while (this.#queue.length > 0 && !this.#conditions.held && !this.#to.destroyed) {
       for (let turn = 0; turn < this.#conditions.turns; turn++) await new Promise(setImmediate);
+      if (this.#conditions.rate !== Infinity) await new Promise(resolve => setTimeout(resolve, 1000 / PORTIONS));
       await this.#write(this.#next());
     }
     this.#isPumping = false;
@@ -80,8 +110,9 @@ class Stream {
 
   #next(): Buffer {
     const chunk = this.#queue[0] as Buffer;
-    const { piece } = this.#conditions;
-    const size = Math.min(chunk.length, piece === 0 ? 1 + Math.floor(this.#random() * 64) : piece);
+    const { piece, rate } = this.#conditions;
+    const most = Math.ceil(rate / PORTIONS);
+    const size = Math.min(chunk.length, most, piece === 0 ? 1 + Math.floor(this.#random() * 64) : piece);
     if (size === chunk.length) this.#queue.shift();
     else this.#queue[0] = chunk.subarray(size);
     return chunk.subarray(0, size);
@@ -112,9 +143,12 @@ export class Proxy {
   readonly #links = new Set<Link>();
   readonly #random: () => number;
   readonly #conditions: Record<Direction, Conditions> = {
-    up: { held: false, dropped: false, piece: Infinity, turns: 0 },
-    down: { held: false, dropped: false, piece: Infinity, turns: 0 },
+    up: untouched(),
+    down: untouched(),
   };
+  #lost = 0;
+  /** Connections that clients have made so far. */
+  accepted = 0;
   /** New connections are reset. */
   isRefusing = false;
 
@@ -130,6 +164,7 @@ export class Proxy {
       near.resetAndDestroy();
       return;
     }
+    this.accepted++;
     const far = connect({ ...to, allowHalfOpen: true, noDelay: true });
     const link = {
       near,
@@ -138,13 +173,23 @@ export class Proxy {
       down: new Stream(far, near, this.#conditions.down, this.#random),
     };
     this.#links.add(link);
-    far.on('error', () => near.resetAndDestroy());
-    far.on('close', () => near.destroy());
-    near.on('error', () => far.resetAndDestroy());
-    near.on('close', () => {
-      this.#links.delete(link);
-      if (!far.writableFinished) far.resetAndDestroy();
-    });
+    far.on('error', () => undefined);
+    near.on('close', () => this.#leave(link, 'up'));
+    far.on('close', () => this.#leave(link, 'down'));
+  }
+
+  /** One side is gone, and so is the other one: at once, or once it has got the bytes that are held on their way. */
+  #leave(link: Link, direction: Direction): void {
+    const [from, to] = direction === 'up' ? [link.near, link.far] : [link.far, link.near];
+    if (to.destroyed) {
+      if (this.#links.delete(link)) this.#lost += link.up.lost + link.down.lost;
+    } else if (this.#conditions[direction].held) {
+      link[direction].finish();
+    } else if (from.errored !== null || !to.writableFinished) {
+      to.resetAndDestroy();
+    } else {
+      to.destroy();
+    }
   }
 
   async listen(): Promise<void> {
@@ -156,8 +201,14 @@ export class Proxy {
     return (this.#server.address() as { port: number }).port;
   }
 
+  /** How many clients are connected. */
   get connections(): number {
-    return this.#links.size;
+    return [...this.#links].filter(({ near }) => !near.destroyed).length;
+  }
+
+  /** Frames that were lost alone. */
+  get lostFrames(): number {
+    return [...this.#links].reduce((sum, { up, down }) => sum + up.lost + down.lost, this.#lost);
   }
 
   /** Every connection is reset, at both ends. */
@@ -168,12 +219,18 @@ export class Proxy {
     }
   }
 
+  /** Both streams end, between two pieces of what travels on them. */
+  end(): void {
+    this.halfClose('up');
+    this.halfClose('down');
+  }
+
   /** The end of the stream in one direction; the other stays open. */
   halfClose(direction: Direction): void {
     for (const { near, far } of this.#links) (direction === 'up' ? far : near).end();
   }
 
-  /** Bytes wait from now on. */
+  /** Bytes wait from now on; those of a connection that its client gives up meanwhile arrive all the same, late. */
   hold(direction: Direction): void {
     this.#conditions[direction].held = true;
   }
@@ -182,12 +239,26 @@ export class Proxy {
   release(direction: Direction): void {
     this.#conditions[direction].held = false;
     this.#conditions[direction].dropped = false;
-    for (const link of this.#links) link[direction].pump();
+    this.#conditions[direction].lost = new Set();
+    // Connections know nothing of each other: the newest may be the first.
+    const links = [...this.#links];
+    if (this.#random() < 0.5) links.reverse();
+    for (const link of links) link[direction].pump();
   }
 
   /** Bytes are lost from now on, as in a network that is cut without a word. */
   drop(direction: Direction): void {
     this.#conditions[direction].dropped = true;
+  }
+
+  /** Frames of these types are lost from now on. A network loses what came last; a connection must not live on without them. */
+  lose(direction: Direction, ...types: number[]): void {
+    this.#conditions[direction].lost = new Set(types);
+  }
+
+  /** So many bytes in a second and no more. */
+  throttle(direction: Direction, rate: number): void {
+    this.#conditions[direction].rate = rate;
   }
 
   /** Bytes travel in pieces of so many, or of a random number (0), so many turns of the event loop apart. */

@@ -132,8 +132,8 @@ export class RawPeer {
     for (;;) if (frames.decodeRequest(new Reader(await this.next(FRAME.OK), FRAME_HEADER)) === request) return;
   }
 
-  async subscribe(channel: string): Promise<void> {
-    this.write(frames.encodeSubscribe({ request: 1, channel, concurrency: 1, window: 0, maxAttempts: 1 }));
+  async subscribe(channel: string, maxAttempts = 1): Promise<void> {
+    this.write(frames.encodeSubscribe({ request: 1, channel, concurrency: 1, window: 0, maxAttempts }));
     await this.next(FRAME.OK);
   }
 

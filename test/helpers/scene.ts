@@ -51,6 +51,11 @@ export async function startServer(
   return { server, port: (server.address as { port: number }).port };
 }
 
+/** How many messages the server has stored for a name. */
+export async function queuedFor(server: BroadcastServer, name: string): Promise<number> {
+  return (await server.sessions()).find(session => session.name === name)?.queued ?? 0;
+}
+
 /** A client that reconnects quickly and is closed with the test. */
 export function newClient(port: number, name?: string, options: ClientConfig = {}): BroadcastClient {
   const client = new BroadcastTcpClient(
@@ -92,6 +97,28 @@ export class Inbox<T = unknown> {
   }
 }
 
+/** Connections of a server that have ended, from now on. */
+export function departures(server: BroadcastServer): Inbox {
+  const gone = new Inbox();
+  server.on('disconnect', gone.push);
+  return gone;
+}
+
+/** A client that takes a channel, one message after the other: each is handled until the test lets it go. */
+export async function heldReader(port: number, channel: string): Promise<{ started: Inbox; running: (() => void)[] }> {
+  const reader = newClient(port, 'reader');
+  const running: (() => void)[] = [];
+  const started = new Inbox();
+  reader.onMessage(channel, ({ data }) => {
+    started.push(data);
+    const { promise, open } = gate();
+    running.push(open);
+    return promise;
+  });
+  await reader.connect();
+  return { started, running };
+}
+
 /** A promise and the function that fulfils it. */
 export function gate<T = void>(): { promise: Promise<T>; open: (value: T) => void } {
   let open!: (value: T) => void;
@@ -103,13 +130,22 @@ export function gate<T = void>(): { promise: Promise<T>; open: (value: T) => voi
 
 const PROCESS = fileURLToPath(new URL('./process.cjs', import.meta.url));
 
-/** A process of the built package that runs one of the roles of process.cjs. */
+/** How a role is run. */
+export interface RoleHow {
+  /** The file that has it; process.cjs by default. */
+  readonly file?: string;
+  /** A command that runs another one, such as one in a network namespace. */
+  readonly inside?: readonly string[];
+}
+
+/** A process of the built package that runs one of the roles of process.cjs, or of another file of the kind. */
 export class Role {
   readonly child: ChildProcess;
   readonly messages = new Inbox<Record<string, unknown>>();
 
-  constructor(role: string, options: Record<string, unknown>) {
-    this.child = spawn(process.execPath, [PROCESS, role, JSON.stringify(options)], {
+  constructor(role: string, options: Record<string, unknown>, { file = PROCESS, inside = [] }: RoleHow = {}) {
+    const [command, ...args] = [...inside, process.execPath, file, role, JSON.stringify(options)];
+    this.child = spawn(command, args, {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
     this.child.on('message', message => this.messages.push(message as Record<string, unknown>));

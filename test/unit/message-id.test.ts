@@ -15,6 +15,16 @@ describe('an id', () => {
     );
   });
 
+  it('is written as the prefix and the counter in base 36, whatever was written before it', () => {
+    const edges = fc.constantFrom(1295, 1296, 1297, 2591, 2592, 1296 ** 2 - 1, 1296 ** 2);
+    const counters = fc.oneof(fc.maxSafeNat(), fc.nat(5000), edges);
+    fc.assert(
+      fc.property(fc.array(fc.tuple(counters, fc.constantFrom(PREFIX, processIdPrefix))), ids => {
+        for (const [counter, prefix] of ids) expect(formatId(prefix, counter)).toBe(prefix + counter.toString(36));
+      }),
+    );
+  });
+
   it('of a new message counts up within the process', () => {
     const [one, two] = [1, 2].map(data => parseId(BroadcastMessage.createChannelMessage('room', data).id)!);
     expect(one!.prefix).toBe(processIdPrefix);

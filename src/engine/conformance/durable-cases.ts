@@ -37,6 +37,14 @@ function both(
 }
 
 export const durableCases: readonly ConformanceCase[] = [
+  ...both('gives no handle a second time, not even one that no commit covered', async (bench, again) => {
+    bench.engine.append([appendTo(['q'], ['a'])]);
+    await bench.engine.commit();
+    const [last] = bench.engine.append([appendTo(['q'], ['b'], { first: 2 })]) as [number];
+    await again();
+    assert.ok(bench.state.nextHandle > last);
+    assert.ok((bench.engine.append([appendTo(['q'], ['c'], { first: 3 })])[0] as number) > last);
+  }),
   ...both('finds what was committed, with its order, attempts, notes and the id of the store', async (bench, again) => {
     const { engine, state } = bench;
     const [a] = engine.append([appendTo(['q', 'r'], ['a', 'b', 'c']), appendTo(['q'], ['d'], { first: 4 })]) as [
@@ -99,12 +107,13 @@ export const durableCases: readonly ConformanceCase[] = [
     assert.equal(runs.at(-1)?.attempts, 2);
   }),
 
-  ...both('makes acknowledgements and floors durable with a commit', async (bench, again) => {
+  ...both('makes acknowledgements and floors durable with a commit; a floor never falls', async (bench, again) => {
     const { engine } = bench;
     const [a] = engine.append([appendTo(['q'], ['a', 'b', 'c'])]) as [number];
     await engine.commit();
     engine.ack('q', a, 2);
     engine.floor(INSTANCE, 3);
+    engine.floor(INSTANCE, 2);
     await engine.commit();
     await again();
     await bench.isIn('q', ['c']);

@@ -14,17 +14,34 @@ export interface EngineAbilities {
 export interface EngineMaker {
   /** What the engine can do beyond the least. */
   readonly abilities: EngineAbilities;
-  /** A new, empty store. */
+  /**
+   * A new, empty store.
+   * @example
+   * const store = await maker.create();
+   */
   create(): Promise<TestStore> | TestStore;
 }
 
 /** A store that engines are made on. */
 export interface TestStore {
-  /** An engine on the store, not yet open. */
+  /**
+   * An engine on the store, not yet open.
+   * @example
+   * const engine = store.engine();
+   */
   engine(): Engine;
-  /** For durable engines: the process ends here, without `close`. What the next `engine()` finds is what a kill leaves. */
+  /**
+   * For durable engines: the process ends here, without `close`. What the next `engine()` finds is what a kill leaves.
+   * @example
+   * await store.kill?.();
+   * await store.engine().open(host); // what was committed is there
+   */
   kill?(): Promise<void> | void;
-  /** Takes the store away when the case has ended. */
+  /**
+   * Takes the store away when the case has ended.
+   * @example
+   * afterEach(() => store.remove?.());
+   */
   remove?(): Promise<void> | void;
 }
 
@@ -34,7 +51,11 @@ export interface ConformanceCase {
   readonly name: string;
   /** What the engine must be able to do for the case to apply. */
   readonly needs: Partial<EngineAbilities>;
-  /** Rejects when the engine does not keep to it. */
+  /**
+   * Rejects when the engine does not keep to it.
+   * @example
+   * it(name, () => run(maker));
+   */
   run(maker: EngineMaker): Promise<void>;
 }
 

@@ -1,6 +1,6 @@
 /** BATCH and REBATCH records as bytes: a batch of messages, and the queues that they are in. */
-import type { Batch, Bytes, Envelope } from '../../batch.js';
-import { RecordWriter, type RecordReader } from './record.js';
+import { ITEM_HEADER, type Batch, type Bytes, type Envelope } from '../../batch.js';
+import { MalformedRecord, RecordWriter, type RecordReader } from './record.js';
 
 /** Where messages of a batch are, as BATCH and REBATCH say it. */
 export interface Placement {
@@ -17,6 +17,9 @@ export interface BatchRecord {
   readonly batch: Batch;
   readonly placements: readonly Placement[];
 }
+
+/** A time and a time to live, each as large as a number can be and still be exact. */
+const MAX_EXPIRY = 2 ** 54;
 
 const FLAG = {
   PERSISTENT: 1,
@@ -105,7 +108,7 @@ export function decodeBatch(reader: RecordReader): BatchRecord {
 
 function decodeEnvelope(reader: RecordReader, flags: number): Envelope {
   const idPrefix = reader.str();
-  const texts = (): string[] => Array.from({ length: reader.varint() }, () => reader.str());
+  const texts = (): string[] => Array.from({ length: reader.count() }, () => reader.str());
   const channels = texts();
   const clients = texts();
   return {
@@ -119,7 +122,7 @@ function decodeEnvelope(reader: RecordReader, flags: number): Envelope {
     name: (flags & FLAG.NAME) !== 0 ? reader.str() : undefined,
     headers:
       (flags & FLAG.HEADERS) !== 0
-        ? Object.fromEntries(Array.from({ length: reader.varint() }, () => [reader.str(), reader.str()]))
+        ? Object.fromEntries(Array.from({ length: reader.count() }, () => [reader.str(), reader.str()]))
         : undefined,
     ttl: (flags & FLAG.TTL) !== 0 ? reader.varint() : undefined,
   };
@@ -152,7 +155,10 @@ export interface BatchSummary {
   readonly items: Bytes;
 }
 
-/** Reads no more of a BATCH or REBATCH than the index needs: a restart reads all of them. */
+/**
+ * Reads no more of a BATCH or REBATCH than the index needs: a restart reads all of them. Throws `MalformedRecord` unless
+ * the rest can be read later as well.
+ */
 export function summarizeBatch(reader: RecordReader): BatchSummary {
   const handle = reader.varint();
   const expiresAt = reader.f64();
@@ -173,17 +179,31 @@ export function summarizeBatch(reader: RecordReader): BatchSummary {
   if ((flags & FLAG.NAME) !== 0) reader.skip();
   if ((flags & FLAG.HEADERS) !== 0) for (let n = 2 * reader.varint(); n > 0; n--) reader.skip();
   if ((flags & FLAG.TTL) !== 0) reader.varint();
-  return {
-    handle,
-    expiresAt,
-    placements,
-    instance,
-    name,
-    first,
-    count,
-    idBase,
-    idPrefix,
-    tracked,
-    items: reader.rest(),
-  };
+  const items = reader.rest();
+  if (
+    handle + count > Number.MAX_SAFE_INTEGER ||
+    first + count > Number.MAX_SAFE_INTEGER ||
+    !(expiresAt >= 0 && expiresAt <= MAX_EXPIRY)
+  )
+    throw new MalformedRecord('a number is out of range');
+  for (const placement of placements) {
+    if (placement.count === 0 || placement.offset + placement.count > count)
+      throw new MalformedRecord('a place lies outside of the batch');
+  }
+  checkItems(items, count);
+  return { handle, expiresAt, placements, instance, name, first, count, idBase, idPrefix, tracked, items };
+}
+
+/** The items fill the batch, and each has the distance of its id. */
+function checkItems(items: Bytes, count: number): void {
+  let at = 0;
+  let left = count;
+  for (; left > 0 && at + ITEM_HEADER < items.length; left--) {
+    let delta = at + ITEM_HEADER;
+    at = delta + items.readUInt32LE(at);
+    if (at > items.length) break;
+    while (delta < at && (items[delta] as number) >= 0x80) delta++;
+    if (delta >= at) break;
+  }
+  if (count === 0 || left > 0 || at !== items.length) throw new MalformedRecord('the items do not fill the batch');
 }

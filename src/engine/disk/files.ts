@@ -1,6 +1,7 @@
 /** The file operations of the log, behind an interface so narrow that a simulated disk can take their place. */
 import * as fs from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { forGood } from './shortage.js';
 
 /** One open file. Every operation may fail with an errno. */
 export interface LogFile {
@@ -30,10 +31,21 @@ export interface FileSystem {
   free(path: string): Promise<number>;
 }
 
-class NodeFile implements LogFile {
-  readonly #handle: fs.FileHandle;
+/** An open file as the system gives it: a write, or a read, may end early without an error. */
+export interface SystemFile {
+  write(buffer: Buffer, offset: number, length: number, position: number): Promise<{ readonly bytesWritten: number }>;
+  read(buffer: Buffer, offset: number, length: number, position: number): Promise<{ readonly bytesRead: number }>;
+  datasync(): Promise<void>;
+  truncate(size: number): Promise<void>;
+  stat(): Promise<{ readonly size: number }>;
+  close(): Promise<void>;
+}
 
-  constructor(handle: fs.FileHandle) {
+/** A file of which every write and read is made whole. */
+export class WholeFile implements LogFile {
+  readonly #handle: SystemFile;
+
+  constructor(handle: SystemFile) {
     this.#handle = handle;
   }
 
@@ -92,13 +104,13 @@ export const nodeFiles: FileSystem = {
     // Each new folder is an entry of the one above it.
     const top = dirname(made);
     for (let at = dirname(target); at.length >= top.length; at = dirname(at)) {
-      await syncDirectory(at);
+      await forGood(syncDirectory(at));
       if (at === top) break;
     }
   },
   list: path => fs.readdir(path),
   async open(path, create) {
-    return new NodeFile(await fs.open(path, create ? 'wx+' : 'r+', 0o600));
+    return new WholeFile(await fs.open(path, create ? 'wx+' : 'r+', 0o600));
   },
   unlink: path => fs.unlink(path),
   rename: (from, to) => fs.rename(from, to),

@@ -48,7 +48,7 @@ export class DirectoryLock {
         server === undefined &&
         owner.pid !== process.pid &&
         owner.machine === machineIdentity() &&
-        isAlive(owner.pid)
+        isAlive({ pid: owner.pid, start: '' })
       ) {
         throw locked(directory, owner.pid);
       }

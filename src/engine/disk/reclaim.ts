@@ -6,12 +6,14 @@
  * The oldest goes when little is left in it, or when more than half of the log is dead and the log is not small. So the
  * log never takes much more than twice what lives in it, and writing again costs no more than writing did.
  */
+import type { Batch } from '../../batch.js';
 import { join, type FileSystem } from './files.js';
 import { encodeBatch, type Placement } from './batch-record.js';
 import { sizeOfItems } from '../item-sizes.js';
 import { readBatches } from './reader.js';
 import { RECORD, RecordWriter } from './record.js';
 import { DAMAGED, segmentName, type Segment } from './segment.js';
+import { forGood, SyncFailed } from './shortage.js';
 import type { LogState, Stored } from './state.js';
 import type { GroupWriter } from './writer.js';
 
@@ -24,6 +26,8 @@ export interface ReclaimHost {
   readonly segments: Segment[];
   /** Space is short: give back what can be given back. */
   isTight(): boolean;
+  /** A batch is being written again: until that is durable it can be read only from memory. */
+  keep(stored: Stored, batch: Batch, record: Buffer): void;
   /** A stored batch cannot be read. */
   damaged(stored: Stored): void;
   /** Damaged messages have left a queue. */
@@ -45,9 +49,28 @@ export class Reclaimer {
   #running: Promise<void> | undefined;
   #stopped = false;
   #warned = false;
+  /** The last one whose file was removed, and the folders that must say so durably. */
+  #removed: { readonly segment: Segment; readonly folders: readonly string[] } | undefined;
+  /** The oldest segment that is needed, as the last commit says it, and the last one that is durable. */
+  #said = 0;
+  #saidDurably = 0;
 
   constructor(host: ReclaimHost) {
     this.#host = host;
+  }
+
+  /** For a commit: the oldest segment of which something is needed. Those before it may go when the commit is durable. */
+  sayNeeded(): number {
+    const { segments } = this.#host;
+    const needed = segments.find(({ liveBytes }) => liveBytes > 0) ?? segments[segments.length - 1];
+    this.#said = (needed as Segment).header.number;
+    return this.#said;
+  }
+
+  /** A commit is durable: looks whether the oldest segment can go. */
+  committed(): void {
+    this.#saidDurably = this.#said;
+    this.#look();
   }
 
   /** Fulfilled when nothing is being given back any longer; nothing further is begun. */
@@ -56,15 +79,14 @@ export class Reclaimer {
     return this.#running ?? Promise.resolve();
   }
 
-  /** Looks whether the oldest segment can go. */
-  look(): void {
+  #look(): void {
     if (this.#running !== undefined || this.#stopped) return;
     const oldest = this.#candidate();
     if (oldest === undefined) return;
     this.#running = this.#reclaim(oldest).then(
       given => {
         this.#running = undefined;
-        if (given) this.look();
+        if (given) this.#look();
       },
       (error: unknown) => {
         this.#running = undefined;
@@ -92,22 +114,20 @@ export class Reclaimer {
 
   /** True when the segment is gone. */
   async #reclaim(segment: Segment): Promise<boolean> {
-    const { writer, segments, files, directory } = this.#host;
+    const { writer, segments } = this.#host;
     await this.#copyMessages(segment);
     await this.#copyEntries(segment);
     await this.#copySenders(segment);
     await writer.commit();
     if (this.#stopped) return false;
-    try {
-      await this.#giveBack(segment);
-    } catch (error) {
-      // Those behind it must not go before it does.
-      if (!this.#warned) this.#host.warn(`${segment.path} cannot be given back: ${(error as Error).message}`);
-      this.#warned = true;
-      return false;
+    /* v8 ignore if -- only when nothing at all has been written since: a message that is lost brings a sender's record or a mark */
+    if (this.#saidDurably <= segment.header.number) {
+      // The log must say that the segment is not needed before it goes, or it would be missed. An acknowledgement of nothing
+      // makes it say so; a commit with what was written again, or with the last acknowledgement, has said it already.
+      this.#write(new RecordWriter(RECORD.ACK).str('').varint(0));
+      await writer.commit();
     }
-    this.#warned = false;
-    await files.syncDirectory(directory);
+    if (!(await this.#giveBack(segment))) return false;
     segment.gone = true;
     segments.splice(segments.indexOf(segment), 1);
     await segment.file.close();
@@ -115,17 +135,33 @@ export class Reclaimer {
     return true;
   }
 
-  /** Nothing is deleted that could not be read. */
-  async #giveBack({ damaged, path, header }: Segment): Promise<void> {
+  /** True when its file is gone durably. Those behind it must not go before it does. */
+  async #giveBack(segment: Segment): Promise<boolean> {
+    const { files } = this.#host;
+    try {
+      if (this.#removed?.segment !== segment) this.#removed = { segment, folders: await this.#remove(segment) };
+      for (const folder of this.#removed.folders) await forGood(files.syncDirectory(folder));
+    } catch (error) {
+      if (error instanceof SyncFailed) throw error;
+      if (!this.#warned) this.#host.warn(`${segment.path} cannot be given back: ${(error as Error).message}`);
+      this.#warned = true;
+      return false;
+    }
+    this.#warned = false;
+    return true;
+  }
+
+  /** Nothing is deleted that could not be read. Returns the folders that have changed. */
+  async #remove({ damaged, path, header }: Segment): Promise<string[]> {
     const { files, directory } = this.#host;
     if (!damaged) {
       await files.unlink(path);
-      return;
+      return [directory];
     }
     const folder = join(directory, DAMAGED);
     await files.makeDirectory(folder);
     await files.rename(path, join(folder, segmentName(header.number)));
-    await files.syncDirectory(folder);
+    return [folder, directory];
   }
 
   // ---- what is written again -------------------------------------------------------------------------------------------------
@@ -196,7 +232,10 @@ export class Reclaimer {
         writer.add({
           bytes,
           joined: false,
-          placed: (where, offset) => state.settle(stored, where, offset, bytes.length),
+          placed: (where, offset) => {
+            state.settle(stored, where, offset, bytes.length);
+            this.#host.keep(stored, batch, bytes);
+          },
         });
       }
       await writer.commit();
@@ -214,7 +253,7 @@ export class Reclaimer {
     }
   }
 
-  #write(record: RecordWriter, placed: (segment: Segment) => void): number {
+  #write(record: RecordWriter, placed?: (segment: Segment) => void): number {
     const bytes = record.finish();
     this.#host.writer.add({ bytes, joined: false, placed });
     return bytes.length;

@@ -123,6 +123,10 @@ export function readSize(bytes: Buffer, at: number, salt: number, offset: number
   return bytes.readUInt32LE(at + 4) === checksum(bytes, at, size, salt, offset) ? size : 0;
 }
 
+/** A record with the right checksum says what no record can say: it was written wrong. */
+export class MalformedRecord extends Error {}
+
+/** Reads one record, and nothing behind it. Throws `MalformedRecord`. */
 export class RecordReader {
   readonly #bytes: Buffer;
   #at: number;
@@ -135,41 +139,57 @@ export class RecordReader {
     this.#end = this.#at + size;
   }
 
+  #take(bytes: number): number {
+    const at = this.#at;
+    if (bytes > this.#end - at) throw new MalformedRecord('a field is cut short');
+    this.#at = at + bytes;
+    return at;
+  }
+
   u8(): number {
-    return this.#bytes[this.#at++] as number;
+    return this.#bytes[this.#take(1)] as number;
   }
 
   f64(): number {
-    this.#at += 8;
-    return this.#bytes.readDoubleLE(this.#at - 8);
+    const value = this.#bytes.readDoubleLE(this.#take(8));
+    if (!Number.isFinite(value)) throw new MalformedRecord('a number is none');
+    return value;
   }
 
   varint(): number {
     let value = 0;
     let scale = 1;
-    for (;;) {
+    while (this.#at < this.#end) {
       const byte = this.#bytes[this.#at++] as number;
       value += (byte & 0x7f) * scale;
-      if (byte < 0x80) return value;
-      scale *= 128;
+      if (byte >= 0x80) scale *= 128;
+      else if (value <= Number.MAX_SAFE_INTEGER) return value;
+      else break;
     }
+    throw new MalformedRecord('a number is cut short or too large');
+  }
+
+  /** A number of elements, each of which takes a byte at least. */
+  count(): number {
+    const count = this.varint();
+    if (count > this.#end - this.#at) throw new MalformedRecord('more elements are announced than there are bytes');
+    return count;
   }
 
   str(): string {
     const length = this.varint();
-    this.#at += length;
-    return this.#bytes.toString('utf8', this.#at - length, this.#at);
+    const at = this.#take(length);
+    return this.#bytes.toString('utf8', at, at + length);
   }
 
   hex16(): string {
-    this.#at += 16;
-    return this.#bytes.toString('hex', this.#at - 16, this.#at);
+    const at = this.#take(16);
+    return this.#bytes.toString('hex', at, at + 16);
   }
 
   /** Passes over a text. */
   skip(): void {
-    const length = this.varint();
-    this.#at += length;
+    this.#take(this.varint());
   }
 
   rest(): Buffer {
@@ -189,23 +209,29 @@ export interface CommitRecord {
   /** The wall clock, and engine time. */
   readonly wall: number;
   readonly time: number;
+  /** The number of the oldest segment that is needed: those before it may be gone. Without, nobody knows. */
+  readonly neededFrom?: number | undefined;
 }
 
 /** Room that a COMMIT takes at most. */
-export const COMMIT_SPACE: number = recordSize(1 + 4 * 8 + 16);
+export const COMMIT_SPACE: number = recordSize(1 + 5 * 8 + 16);
 
-export function encodeCommit({ durable, start, nextHandle, wall, time }: CommitRecord): Buffer {
+export function encodeCommit({ durable, start, nextHandle, wall, time, neededFrom }: CommitRecord): Buffer {
   const writer = new RecordWriter(RECORD.COMMIT).varint(durable.segment).varint(durable.offset).varint(start);
-  return writer.varint(nextHandle).f64(wall).f64(time).finish();
+  writer.varint(nextHandle).f64(wall).f64(time);
+  return (neededFrom === undefined ? writer : writer.varint(neededFrom)).finish();
 }
 
-/** Reads a COMMIT behind its type. */
+/** Reads a COMMIT behind its type. Throws `MalformedRecord`. */
 export function decodeCommit(reader: RecordReader): CommitRecord {
-  return {
+  const commit: CommitRecord = {
     durable: { segment: reader.varint(), offset: reader.varint() },
     start: reader.varint(),
     nextHandle: reader.varint(),
     wall: reader.f64(),
     time: reader.f64(),
+    neededFrom: reader.rest().length > 0 ? reader.varint() : undefined,
   };
+  if (!(commit.time >= 0 && commit.time <= Number.MAX_SAFE_INTEGER)) throw new MalformedRecord('the time is none');
+  return commit;
 }

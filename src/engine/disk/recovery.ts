@@ -8,11 +8,22 @@
  */
 import { BroadcastError } from '../../errors.js';
 import { join, type FileSystem, type LogFile } from './files.js';
-import { decodeSegmentHeader, encodeSegmentHeader, SEGMENT_HEADER } from './header.js';
+import { decodeSegmentHeader, SEGMENT_HEADER } from './header.js';
 import { Replay, type Position } from './replay.js';
 import { scan, zeroTail, type Scanned } from './scan.js';
-import { newSegment, segmentName, segmentNumber, type Segment } from './segment.js';
+import {
+  isCutOff,
+  isUnfinished,
+  newSegment,
+  segmentName,
+  segmentNumber,
+  writeHeader,
+  type Segment,
+} from './segment.js';
 import type { LogState } from './state.js';
+
+/** A million messages a second take a century and more up to here, and as much is left of what numbers can say exactly. */
+const MAX_HANDLE = 2 ** 52;
 
 /** What recovery found. */
 export interface Recovered {
@@ -38,10 +49,13 @@ export async function recover(
   directory: string,
   isForeign: (name: string) => boolean,
 ): Promise<Recovered> {
-  const numbers = await findSegments(files, directory, isForeign);
+  const { numbers, unfinished } = await findSegments(files, directory, isForeign);
   const opened: Segment[] = [];
   try {
-    return await read(files, directory, numbers, opened);
+    const found = await read(files, directory, numbers, opened);
+    // The machine went down while they were made: nothing was ever stored in them.
+    for (const name of unfinished) await files.unlink(join(directory, name));
+    return found;
   } catch (error) {
     for (const { file } of opened) await file.close().catch(() => undefined);
     throw error;
@@ -52,7 +66,7 @@ async function findSegments(
   files: FileSystem,
   directory: string,
   isForeign: (name: string) => boolean,
-): Promise<number[]> {
+): Promise<{ numbers: number[]; unfinished: string[] }> {
   const names = await files.list(directory);
   const foreign = names.filter(isForeign);
   if (foreign.length > 0) {
@@ -62,7 +76,7 @@ async function findSegments(
     );
   }
   const numbers = names.map(segmentNumber).filter((n): n is number => n !== undefined);
-  return numbers.sort((a, b) => a - b);
+  return { numbers: numbers.sort((a, b) => a - b), unfinished: names.filter(isUnfinished) };
 }
 
 async function read(
@@ -76,29 +90,33 @@ async function read(
   const written = new Set<Segment>();
   let waiting: Scanned[] = [];
   let nextSegment = 1;
-  for (const [i, number] of numbers.entries()) {
-    const before = numbers[i - 1];
-    if (before !== undefined && number !== before + 1) {
-      damage.push(`${segmentName(before + 1)} is missing; what was in it is lost`);
-    }
-    const found = await openSegment(files, directory, number, i === numbers.length - 1, damage);
-    if (found === 'removed') {
-      nextSegment = number;
-      continue;
-    }
+  for (const number of numbers) {
+    const found = await openSegment(files, directory, number, damage);
     nextSegment = number + 1;
     if (found === undefined) continue;
     opened.push(found.segment);
     checkStore(directory, opened);
+    if (found.repaired) {
+      await writeHeader(found.segment);
+      damage.push(`the header of ${segmentName(number)} was damaged; its copy served, and it has been written again`);
+    }
     const scanned = scan(found.segment, found.bytes);
-    if (scanned.records.length > 0 || scanned.gaps.length > 0) written.add(found.segment);
+    // One that was cut off may have been written to.
+    if (scanned.records.length > 0 || scanned.gaps.length > 0 || isCutOff(found.segment)) written.add(found.segment);
     waiting.push(scanned);
     if (!replay.note(scanned)) continue;
     for (const one of waiting.slice(0, -1)) await replay.apply(one);
     waiting = [scanned];
   }
   for (const one of waiting) await replay.apply(one);
-  await cutTails(files, directory, opened, written);
+  const last = opened[opened.length - 1];
+  // The number of one that is missing is not used again, or nobody would miss it from then on.
+  if (last?.header.followed === true && last.header.number + 1 === nextSegment) nextSegment++;
+  damage.push(...missing(numbers, replay.neededFrom, nextSegment));
+  for (const segment of opened) replay.judgeLength(segment);
+  if (replay.state.nextHandle > MAX_HANDLE)
+    throw new BroadcastError('store-unreadable', `the numbers of messages in ${directory} are used up`);
+  await cutTails(files, directory, opened, written, replay.durable);
   const fresh = countFresh(opened, written);
   const spare = fresh > 1 ? opened.pop() : undefined;
   const used = opened[opened.length - 1 - (fresh > 0 ? 1 : 0)];
@@ -116,6 +134,24 @@ async function read(
   };
 }
 
+/** Names the segments that are needed and are not there. */
+function missing(numbers: readonly number[], neededFrom: number | undefined, next: number): string[] {
+  const texts: string[] = [];
+  let from = neededFrom ?? numbers[0] ?? next;
+  for (const number of [...numbers, next]) {
+    if (number > from) {
+      const one = segmentName(from);
+      texts.push(
+        number === from + 1
+          ? `${one} is missing; what was in it is lost`
+          : `${one} to ${segmentName(number - 1)} are missing; what was in them is lost`,
+      );
+    }
+    from = Math.max(from, number + 1);
+  }
+  return texts;
+}
+
 function checkStore(directory: string, opened: readonly Segment[]): void {
   const [first, last] = [opened[0] as Segment, opened[opened.length - 1] as Segment];
   if (first.header.storeId === last.header.storeId) return;
@@ -128,9 +164,8 @@ async function openSegment(
   files: FileSystem,
   directory: string,
   number: number,
-  isLast: boolean,
   damage: string[],
-): Promise<{ segment: Segment; bytes: Buffer } | 'removed' | undefined> {
+): Promise<{ segment: Segment; bytes: Buffer; repaired: boolean } | undefined> {
   const name = segmentName(number);
   const path = join(directory, name);
   let file: LogFile | undefined;
@@ -145,22 +180,14 @@ async function openSegment(
   }
   const found = decodeSegmentHeader(bytes.subarray(0, SEGMENT_HEADER));
   if (typeof found === 'object') {
-    if (found.repaired) {
-      await file.write(encodeSegmentHeader(found.header), 0);
-      // Nothing is wrong when the machine went down while the segment was made.
-      if (!isLast || zeroTail(bytes) > SEGMENT_HEADER) {
-        damage.push(`the header of ${name} was damaged; its copy served, and it has been written again`);
-      }
+    if (found.header.number !== number) {
+      await file.close();
+      const own = segmentName(found.header.number);
+      throw new BroadcastError('store-foreign', `${path} is ${own} under another name; give it its own name again`);
     }
-    return { segment: newSegment(found.header, path, file, bytes.length), bytes };
+    return { segment: newSegment(found.header, path, file, bytes.length), bytes, repaired: found.repaired };
   }
   await file.close();
-  if (isLast && zeroTail(bytes) === 0) {
-    // Made, and the machine went down before its header was durable: nothing was ever stored in it.
-    await files.unlink(path);
-    await files.syncDirectory(directory);
-    return 'removed';
-  }
   if (found === 'newer')
     throw new BroadcastError('store-newer', `${path} was written by a newer version; use that version`);
   if (found === 'foreign' && zeroTail(bytes.subarray(0, SEGMENT_HEADER)) > 0)
@@ -175,16 +202,33 @@ async function cutTails(
   directory: string,
   segments: readonly Segment[],
   written: ReadonlySet<Segment>,
+  durable: Position,
 ): Promise<void> {
   for (const segment of segments) {
-    if (written.has(segment) && segment.capacity > segment.end) {
-      await segment.file.truncate(segment.end);
-      segment.capacity = segment.end;
-    }
+    if (written.has(segment) && segment.capacity > segment.end && !isCutOff(segment)) await shorten(segment);
+    if (segment.header.number === durable.segment) await writeAgain(segment, durable.offset);
     await segment.file.sync();
   }
   // What was made just before the end may not have reached the folder.
   await files.syncDirectory(directory);
+}
+
+/** A segment says how long it is before it is cut, so that one that somebody else has cut off is known. */
+async function shorten(segment: Segment): Promise<void> {
+  const { file, end } = segment;
+  segment.header = { ...segment.header, capacity: end };
+  await writeHeader(segment);
+  await file.sync();
+  await file.truncate(end);
+  segment.capacity = end;
+}
+
+/**
+ * What nothing proves to be durable may only be in the system's memory, and clean there, since a sync of it has failed: it
+ * can be read, and no sync would write it. Written again, it is as good as new.
+ */
+async function writeAgain({ file, end }: Segment, from: number): Promise<void> {
+  if (from < end) await file.write(await file.read(from, end - from), from);
 }
 
 /** How many of the last segments were never written to; there are two at most: the current one and the next. */

@@ -6,9 +6,9 @@ import { itemSizes } from '../item-sizes.js';
 import { summarizeBatch, type BatchSummary } from './batch-record.js';
 import { join, type FileSystem } from './files.js';
 import { SEGMENT_HEADER } from './header.js';
-import { RECORD, RECORD_HEADER, RecordReader, recordSize } from './record.js';
+import { MalformedRecord, RECORD, RECORD_HEADER, RecordReader, recordSize } from './record.js';
 import { commitAt, looksTorn, type Gap, type Scanned } from './scan.js';
-import { DAMAGED, segmentName, type Segment } from './segment.js';
+import { DAMAGED, isCutOff, segmentName, type Segment } from './segment.js';
 import { LogState, type NewBatch } from './state.js';
 
 export interface Position {
@@ -23,8 +23,10 @@ export class Replay {
   readonly damage: string[] = [];
   wall = 0;
   time = 0;
+  /** The oldest segment that is needed, by the word of the last commit. */
+  neededFrom: number | undefined;
   /** How far the log is known to have been durable. */
-  #durable: Position = { segment: 0, offset: 0 };
+  durable: Position = { segment: 0, offset: 0 };
 
   constructor(files: FileSystem, directory: string) {
     this.#files = files;
@@ -46,7 +48,7 @@ export class Replay {
     if (lastCommit !== undefined) {
       offset = lastCommitAt === last ? lastCommit.start : lastCommitAt + recordSize(sizeAt(records, lastCommitAt));
     }
-    this.#durable = { segment: number, offset };
+    this.durable = { segment: number, offset };
     if (firstCommit !== undefined && firstCommit.durable.segment < number) {
       this.#promised.set(firstCommit.durable.segment, firstCommit.durable.offset);
     }
@@ -54,28 +56,33 @@ export class Replay {
   }
 
   /** Everything before this offset of a segment is known to have been durable. */
-  #durableIn(number: number): number {
-    const { segment, offset } = this.#durable;
+  #durableIn(of: Segment): number {
+    const { number } = of.header;
+    const { segment, offset } = this.durable;
     if (segment > number) return this.#promised.get(number) ?? Infinity;
+    // It was whole before it was written to: somebody has cut it off, and what looks like a torn tail is damage.
+    if (isCutOff(of)) return Infinity;
     return segment === number ? offset : 0;
   }
 
   /** Applies the groups of one segment and sets where it ends. */
   async apply(scanned: Scanned): Promise<void> {
     const { segment, bytes, records } = scanned;
-    const { number, nextHandle } = segment.header;
+    const { nextHandle } = segment.header;
     this.state.nextHandle = Math.max(this.state.nextHandle, nextHandle);
-    const durable = this.#durableIn(number);
+    const durable = this.#durableIn(segment);
     const { torn, kept } = await this.#judge(scanned, durable);
     let end = kept;
     let group: number[] = [];
+    const malformed: Gap[] = [];
     const applyGroup = (start: number): void => {
       for (const i of group) {
         const offset = records[i] as number;
         const size = records[i + 1] as number;
         // Records of a group whose own COMMIT was damaged belong to durable data too, and are applied with the next.
         if (offset < start && offset >= durable) continue;
-        this.#applyRecord(segment, bytes, offset, size);
+        if (!this.#tryRecord(segment, bytes, offset, size))
+          malformed.push({ from: offset, to: offset + recordSize(size) });
         end = Math.max(end, offset + recordSize(size));
       }
       group = [];
@@ -92,18 +99,28 @@ export class Replay {
       applyGroup(commit.start);
       this.wall = commit.wall;
       this.time = commit.time;
+      this.neededFrom = commit.neededFrom;
       this.state.nextHandle = Math.max(this.state.nextHandle, commit.nextHandle);
       end = Math.max(end, offset + recordSize(size));
     }
     applyGroup(Infinity);
+    for (const gap of malformed) await this.#putAside(segment, bytes, gap);
     segment.end = end;
     segment.durable = end;
-    const promised = this.#promised.get(number) ?? 0;
-    if (bytes.length < promised) {
-      this.damage.push(
-        `${segmentName(number)} ends at byte ${String(bytes.length)} and was written up to byte ${String(promised)}; what was behind is lost`,
-      );
-    }
+  }
+
+  /** Names a segment that is not as long as it was. */
+  judgeLength(segment: Segment): void {
+    const { header, capacity } = segment;
+    const promised = this.#promised.get(header.number) ?? 0;
+    if (capacity >= promised && !isCutOff(segment)) return;
+    const was =
+      capacity < promised && promised > SEGMENT_HEADER
+        ? `was written up to byte ${String(promised)}`
+        : `was made longer`;
+    this.damage.push(
+      `${segmentName(header.number)} ends at byte ${String(capacity)} and ${was}; what was behind is lost`,
+    );
   }
 
   /** Tells damage, which is put aside, from a torn tail. `torn` is where that begins, `kept` where the last damage ends. */
@@ -145,6 +162,18 @@ export class Replay {
     this.damage.push(
       `${of}, bytes ${String(from)} to ${String(to)}: not readable, put aside as ${DAMAGED}/${name}; the messages in them are lost`,
     );
+  }
+
+  /** False for a record that says what none can say: then it is damage like any other. */
+  #tryRecord(segment: Segment, bytes: Buffer, offset: number, size: number): boolean {
+    try {
+      this.#applyRecord(segment, bytes, offset, size);
+      return true;
+    } catch (error) {
+      /* v8 ignore else -- no reader throws anything else */
+      if (error instanceof MalformedRecord) return false;
+      throw error;
+    }
   }
 
   #applyRecord(segment: Segment, bytes: Buffer, offset: number, size: number): void {
@@ -191,7 +220,7 @@ export class Replay {
         const name = reader.u8() === 1 ? reader.str() : undefined;
         const floor = reader.varint();
         const taken = new RangeSet();
-        for (let n = reader.varint(); n > 0; n--) taken.add(reader.varint(), reader.varint());
+        for (let n = reader.varint(); n > 0; n--) taken.add(...rangeOf(reader));
         state.restoreSender(instance, { name, floor, taken }, segment);
         return;
       }
@@ -199,6 +228,12 @@ export class Replay {
       default:
     }
   }
+}
+
+function rangeOf(reader: RecordReader): [first: number, count: number] {
+  const [first, count] = [reader.varint(), reader.varint()];
+  if (first + count > Number.MAX_SAFE_INTEGER) throw new MalformedRecord('a range is out of bounds');
+  return [first, count];
 }
 
 function sizeAt(records: readonly number[], offset: number): number {

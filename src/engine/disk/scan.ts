@@ -6,6 +6,7 @@ import { SEGMENT_HEADER } from './header.js';
 import {
   ALIGNMENT,
   decodeCommit,
+  MalformedRecord,
   readSize,
   RECORD,
   RECORD_HEADER,
@@ -46,9 +47,14 @@ export function scan(segment: Segment, bytes: Buffer): Scanned {
   let first = -1;
   let last = -1;
   let bad = -1;
+  /** Where the last group that has its COMMIT ends. */
+  let ended = SEGMENT_HEADER;
   let at = SEGMENT_HEADER;
   while (at < zeros) {
-    const size = readSize(bytes, at, salt, at);
+    let size = readSize(bytes, at, salt, at);
+    const isCommit = size > 0 && bytes[at + RECORD_HEADER] === RECORD.COMMIT;
+    // The others are judged by what commits say: one that cannot be true is none.
+    if (isCommit && !isSound(bytes, at, size, segment, ended)) size = 0;
     if (size === 0) {
       if (bad < 0) bad = at;
       at += ALIGNMENT;
@@ -56,9 +62,10 @@ export function scan(segment: Segment, bytes: Buffer): Scanned {
     }
     if (bad >= 0) gaps.push({ from: bad, to: at });
     bad = -1;
-    if (bytes[at + RECORD_HEADER] === RECORD.COMMIT) {
+    if (isCommit) {
       if (first < 0) first = records.length;
       last = records.length;
+      ended = at + recordSize(size);
     }
     records.push(at, size);
     at += recordSize(size);
@@ -68,6 +75,19 @@ export function scan(segment: Segment, bytes: Buffer): Scanned {
     i < 0 ? undefined : commitAt(bytes, records[i] as number, records[i + 1] as number);
   const lastCommitAt = last < 0 ? 0 : (records[last] as number);
   return { segment, bytes, records, gaps, firstCommit: commit(first), lastCommit: commit(last), lastCommitAt };
+}
+
+/** A group begins where the one before it ended or later, and what was durable before it lies before it. */
+function isSound(bytes: Buffer, at: number, size: number, { header }: Segment, ended: number): boolean {
+  try {
+    const { start, durable } = commitAt(bytes, at, size);
+    const isBefore = durable.segment < header.number || (durable.segment === header.number && durable.offset <= start);
+    return isBefore && start >= ended && start <= at;
+  } catch (error) {
+    /* v8 ignore else -- no reader throws anything else */
+    if (error instanceof MalformedRecord) return false;
+    throw error;
+  }
 }
 
 export function commitAt(bytes: Buffer, offset: number, size: number): CommitRecord {

@@ -1,10 +1,11 @@
 /** Segments: the files of the log. Each is preallocated, so that a commit neither grows a file nor runs out of space in it. */
 import { randomBytes } from 'node:crypto';
 import { join, type FileSystem, type LogFile } from './files.js';
+import { forGood } from './shortage.js';
 import { encodeSegmentHeader, SEGMENT_HEADER, type SegmentHeader } from './header.js';
 
 export interface Segment {
-  readonly header: SegmentHeader;
+  header: SegmentHeader;
   readonly path: string;
   readonly file: LogFile;
   /** Bytes that are preallocated. */
@@ -43,9 +44,14 @@ export function newSegment(header: SegmentHeader, path: string, file: LogFile, c
   };
 }
 
+/** True for a file that is not as long as it was made, or as recovery left it. */
+export function isCutOff({ header, capacity }: Segment): boolean {
+  return capacity < header.capacity;
+}
+
 /** Stands for the place of what has none in the log yet. */
 export function nowhere(): Segment {
-  const header = { number: Infinity, storeId: '', salt: 0, nextHandle: 0 };
+  const header = { number: Infinity, storeId: '', salt: 0, nextHandle: 0, capacity: 0, followed: false };
   return newSegment(header, '', undefined as never, 0);
 }
 
@@ -64,33 +70,51 @@ export function segmentNumber(name: string): number | undefined {
   return match === null ? undefined : Number(match[1]);
 }
 
+/** What a segment is called while it is made: under its own name it was whole once, so that what it lacks is damage. */
+function unfinishedName(number: number): string {
+  return segmentName(number).replace('.log', '.new');
+}
+
+/** True for the name of a segment that was being made. */
+export function isUnfinished(name: string): boolean {
+  return /^segment-\d{10}\.new$/.test(name);
+}
+
 /** Makes a segment with its space and makes it durable. Rejects with the system's error, the file removed. */
 export async function createSegment(
   files: FileSystem,
   directory: string,
-  header: Omit<SegmentHeader, 'salt'>,
+  header: Omit<SegmentHeader, 'salt' | 'capacity' | 'followed'>,
   capacity: number,
 ): Promise<Segment> {
   const path = join(directory, segmentName(header.number));
-  const whole: SegmentHeader = { ...header, salt: randomBytes(4).readUInt32LE(0) };
-  const file = await files.open(path, true);
+  const whole = { ...header, salt: randomBytes(4).readUInt32LE(0), capacity, followed: false };
+  let made = join(directory, unfinishedName(header.number));
+  const file = await files.open(made, true);
   try {
     await writeZeros(file, 0, capacity);
     await file.write(encodeSegmentHeader(whole), 0);
     await file.sync();
-    await files.syncDirectory(directory);
+    await files.rename(made, path);
+    made = path;
+    await forGood(files.syncDirectory(directory));
   } catch (error) {
     await file.close().catch(() => undefined);
-    await files.unlink(path).catch(() => undefined);
+    await files.unlink(made).catch(() => undefined);
     throw error;
   }
   return newSegment(whole, path, file, capacity);
 }
 
+/** Writes the header again. A file that was cut off in it stays as short as it is. */
+export async function writeHeader({ file, header, capacity }: Segment): Promise<void> {
+  await file.write(encodeSegmentHeader(header).subarray(0, capacity), 0);
+}
+
 /** Gives a segment that has not been written to more space. */
 export async function growSegment(segment: Segment, capacity: number): Promise<void> {
   await writeZeros(segment.file, segment.capacity, capacity);
-  await segment.file.sync();
+  await forGood(segment.file.sync());
   segment.capacity = capacity;
 }
 

@@ -7,8 +7,8 @@ import type { Clock, Timer } from '../../clock.js';
 import type { FileSystem } from './files.js';
 import { SEGMENT_HEADER } from './header.js';
 import { COMMIT_SPACE } from './record.js';
-import { createSegment, growSegment, type Segment } from './segment.js';
-import { isShortage } from './writer.js';
+import { createSegment, growSegment, writeHeader, type Segment } from './segment.js';
+import { forGood, isShortage } from './shortage.js';
 
 export interface SpaceOptions {
   readonly files: FileSystem;
@@ -43,6 +43,8 @@ export class Space {
   #next: Segment | undefined;
   #nextNumber: number;
   #preparing: Promise<void> | undefined;
+  /** The last that was to be made. */
+  #making: Promise<unknown> = Promise.resolve();
   /** Bytes that the disk had free when it was last looked at, less what was made of them. */
   #free = 0;
   /** The disk had no space for a segment that was to be prepared. */
@@ -71,6 +73,8 @@ export class Space {
   async begin(needsSegment: boolean): Promise<void> {
     const { segmentBytes, files, directory } = this.#options;
     if (needsSegment) this.segments.push(await this.#create(Math.ceil(Math.max(this.#smallest, segmentBytes / 8))));
+    const before = this.segments[this.segments.length - 2];
+    if (before?.header.followed === false) await this.#follow(before);
     this.#free = await files.free(directory);
   }
 
@@ -91,8 +95,9 @@ export class Space {
     for (;;) {
       await this.#preparing;
       try {
-        const next = (this.#next ??= await this.#createSomehow(wanted));
+        const next = await this.#oneAtATime(async () => (this.#next ??= await this.#createSomehow(wanted)));
         await this.#enlarge(next, wanted);
+        await this.#follow(this.current);
         this.#next = undefined;
         this.segments.push(next);
         return next;
@@ -101,6 +106,20 @@ export class Space {
         await this.waitForRoom();
       }
     }
+  }
+
+  /** What is made for the writer, and what is made ahead, would have the same number. */
+  #oneAtATime<T>(make: () => Promise<T>): Promise<T> {
+    const made = this.#making.then(make);
+    this.#making = made.catch(() => undefined);
+    return made;
+  }
+
+  /** Says durably in a segment that there is one behind it, which may be written to then. */
+  async #follow(segment: Segment): Promise<void> {
+    segment.header = { ...segment.header, followed: true };
+    await writeHeader(segment);
+    await forGood(segment.file.sync());
   }
 
   /** A segment that was prepared has the usual size. */
@@ -140,7 +159,7 @@ export class Space {
   }
 
   #prepare(): Promise<void> {
-    this.#preparing ??= this.#prepareNext()
+    this.#preparing ??= this.#oneAtATime(() => this.#prepareNext())
       .catch((error: unknown) => {
         if (isShortage(error)) this.#becomeTight();
         else this.#host.failed(error as Error);

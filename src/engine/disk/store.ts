@@ -38,6 +38,14 @@ const DAY = 24 * 60 * 60 * 1000;
 /** After so many milliseconds without a commit the log gets a mark, and then, so that it knows the time, every ten minutes. */
 const MARK_DELAY = 250;
 const MARK_INTERVAL = 10 * 60 * 1000;
+/** The clocks are compared so often; when they have moved apart by more than the other, somebody has set the wall clock. */
+const CLOCK_LOOK = 5000;
+const CLOCK_DRIFT = 100;
+/**
+ * After a crash handles go on so far behind those that a commit covered: others may have been told to clients meanwhile, as
+ * numbers of notices. About 8 MiB gather while as much is being written, and a message takes 6 bytes at least: three millions.
+ */
+const HANDLES_AHEAD = 2 ** 22;
 /** After `store-full` by the limit there is room again when this share of it is free. */
 const ROOM_MARGIN = 1 / 16;
 
@@ -61,6 +69,9 @@ export class DiskStore {
   /** The mark timer runs for the last group, not for the time. */
   #markSoon = false;
   #committedAt = 0;
+  /** How far the wall clock is ahead of engine time, as the log has it. */
+  #wallAhead: number;
+  #clockTimer: Timer | undefined;
   /** An append was refused by the limit. */
   #limited = false;
   #failure: BroadcastError | undefined;
@@ -74,6 +85,7 @@ export class DiskStore {
     const { files, directory, segmentBytes } = options;
     this.#openedAt = clock.monotonic();
     this.#base = found.time + (found.wall === 0 ? 0 : Math.min(DAY, Math.max(0, clock.now() - found.wall)));
+    this.#wallAhead = found.wall === 0 ? clock.now() - this.#base : found.wall - found.time;
     const failed = (error: Error): void => this.#writer.fail(error);
     const warn = (text: string): void => host.warn(text);
     this.#space = new Space(
@@ -92,7 +104,7 @@ export class DiskStore {
     this.#writer = new GroupWriter({
       segmentFor: bytes => this.#space.segmentFor(bytes),
       waitForRoom: () => this.#space.waitForRoom(),
-      now: () => ({ wall: clock.now(), time: this.time(), nextHandle: this.#state.nextHandle }),
+      now: () => this.#now(),
       gather: () => this.#flush(),
       committed: () => this.#committed(),
       failed: error => this.#fail(error),
@@ -106,6 +118,11 @@ export class DiskStore {
       segmentBytes,
       segments: this.#space.segments,
       isTight: () => this.#space.isTight,
+      keep: (stored, batch, record) => {
+        if (stored.references === 0 || stored.batch !== undefined) return;
+        stored.batch = lean(batch, record);
+        this.#keep(stored);
+      },
       damaged: stored => this.#reportDamage(stored),
       lost: (queue, handle, count, bytes) => host.damaged(queue, handle, count, bytes),
       warn,
@@ -119,6 +136,7 @@ export class DiskStore {
     const store = new DiskStore(options, host, found);
     await store.#space.begin(!found.isLastFresh);
     store.#markAfter(MARK_INTERVAL);
+    store.#clockTimer = host.clock.setInterval(() => store.#lookAtClocks(), CLOCK_LOOK);
     return store;
   }
 
@@ -249,7 +267,7 @@ export class DiskStore {
       this.#floors.delete(instance);
       this.#add(new RecordWriter(RECORD.FLOOR).hex16(instance).u8(0));
     } else {
-      this.#floors.set(instance, floor);
+      this.#floors.set(instance, Math.max(floor, this.#floors.get(instance) ?? 0));
     }
     this.#arm();
   }
@@ -338,7 +356,7 @@ export class DiskStore {
       this.#markAfter(MARK_DELAY);
     }
     this.#space.committed();
-    this.#reclaimer.look();
+    this.#reclaimer.committed();
   }
 
   #markAfter(delay: number): void {
@@ -354,6 +372,23 @@ export class DiskStore {
       this.#markAfter(MARK_INTERVAL);
       void this.#writer.mark();
     }, delay);
+  }
+
+  /** What a commit says of time and handles. */
+  #now(): { wall: number; time: number; nextHandle: number; neededFrom: number } {
+    const [wall, time] = [this.#host.clock.now(), this.time()];
+    this.#wallAhead = wall - time;
+    const nextHandle = this.#state.nextHandle + (this.#closing ? 0 : HANDLES_AHEAD);
+    return { wall, time, nextHandle, neededFrom: this.#reclaimer.sayNeeded() };
+  }
+
+  /** True when the log does not know what the wall clock shows: the next start would take the difference for downtime. */
+  get #isClockSet(): boolean {
+    return Math.abs(this.#host.clock.now() - this.time() - this.#wallAhead) > CLOCK_DRIFT;
+  }
+
+  #lookAtClocks(): void {
+    if (this.#failure === undefined && !this.#closing && this.#isClockSet) void this.#writer.mark();
   }
 
   // ---- reading ---------------------------------------------------------------------------------------------------------------
@@ -451,10 +486,13 @@ export class DiskStore {
     this.#closing = true;
     this.#ackTimer?.cancel();
     this.#markTimer?.cancel();
+    this.#clockTimer?.cancel();
     this.#space.stop();
     await this.commit().catch(() => undefined);
     await this.#reclaimer.stop();
-    if (!this.#writer.isMarked) await this.#writer.mark();
+    if (!this.#writer.isMarked || this.#isClockSet) await this.#writer.mark();
+    // A mark that was begun before is still being written.
+    await this.#writer.written();
     await this.#space.close();
   }
 }

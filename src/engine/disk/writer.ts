@@ -8,6 +8,7 @@
  */
 import { encodeCommit, COMMIT_SPACE, sealRecord } from './record.js';
 import type { Segment } from './segment.js';
+import { isShortage } from './shortage.js';
 
 /** A record that waits to be written; told where it came to lie. */
 export interface Pending {
@@ -22,8 +23,8 @@ export interface WriterHost {
   segmentFor(bytes: number): Promise<Segment>;
   /** Fulfilled when it is worth while to try again what failed for want of space; rejects when the store is closed. */
   waitForRoom(): Promise<void>;
-  /** What the commit says of time and handles. */
-  now(): { wall: number; time: number; nextHandle: number };
+  /** What the commit says of time, handles and segments. */
+  now(): { wall: number; time: number; nextHandle: number; neededFrom: number };
   /** A group is about to be taken: the last chance to add to it. */
   gather(): void;
   committed(): void;
@@ -35,13 +36,6 @@ export interface WriterHost {
 const MAX_GROUP = 8 * 1024 * 1024;
 /** A block larger than this is not kept for the next group. */
 const MAX_BLOCK = 1024 * 1024;
-
-const SHORTAGES = new Set<string | undefined>(['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE']);
-
-/** True for an error that says that something has run out, for now: it is worth while to wait and try again. */
-export function isShortage(error: unknown): boolean {
-  return SHORTAGES.has((error as NodeJS.ErrnoException).code);
-}
 
 export class GroupWriter {
   readonly #host: WriterHost;
@@ -98,6 +92,11 @@ export class GroupWriter {
   mark(): Promise<void> {
     this.#markWanted = true;
     this.kick();
+    return this.written();
+  }
+
+  /** Fulfilled when nothing is being written any longer. */
+  written(): Promise<void> {
     return this.#running ?? Promise.resolve();
   }
 

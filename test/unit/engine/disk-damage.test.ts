@@ -1,6 +1,6 @@
 /** What the disk engine makes of files that are not as it left them. */
 import { describe, expect, it } from 'vitest';
-import { DiskBench, DIRECTORY, settled } from '../../helpers/disk-bench.js';
+import { DiskBench, DIRECTORY, settled, until } from '../../helpers/disk-bench.js';
 import { Inode, seededRandom, SimulatedDisk } from '../../helpers/simulated-files.js';
 
 /** A small log, closed or killed, and what is in it: ten messages, each in a commit of its own. */
@@ -39,6 +39,10 @@ function isSubsequence(part: readonly string[], whole: readonly string[]): boole
   return at === part.length;
 }
 
+function nameOf(path: string): string {
+  return path.slice(DIRECTORY.length + 1);
+}
+
 function add(disk: SimulatedDisk, name: string, data: Buffer): void {
   const inode = new Inode();
   inode.data = data;
@@ -60,10 +64,12 @@ describe('the disk engine with damaged files', () => {
       expect(found).toEqual(texts.slice(0, found.length));
       expect(found.length).toBeGreaterThanOrEqual(before);
       before = found.length;
-      expect(bench.state.damage).toEqual([]);
+      const { damage } = bench.state;
+      expect(damage.join()).toContain(`${nameOf(FIRST)} ends at byte ${String(size)} and was made longer`);
       bench.append('q', ['new']);
       await bench.engine.close();
       await bench.open();
+      expect(bench.state.damage).toEqual(damage);
       expect(await bench.texts('q')).toEqual([...found, 'new']);
       await bench.engine.close();
     }
@@ -156,6 +162,56 @@ describe('the disk engine with damaged files', () => {
     expect(bench.failures).toEqual([]);
   });
 
+  /** A store whose first segment holds one message, and is about to be given back: its message is read for that. */
+  async function aboutToGiveBack(onRead: (bench: DiskBench, handle: number) => void): Promise<DiskBench> {
+    const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 4096 });
+    await bench.open();
+    const handle = bench.append('q', ['one'], { bodyBytes: 1500 });
+    await bench.engine.close();
+    await bench.open();
+    const reads = { begun: 0 };
+    bench.disk.fault = (operation, _, path) => {
+      if (operation === 'read' && path === FIRST && reads.begun++ === 0) {
+        onRead(bench, handle);
+      }
+      return undefined;
+    };
+    for (let i = 0; reads.begun === 0; i++) {
+      expect(i).toBeLessThan(100);
+      bench.engine.ack('x', bench.append('x', ['x'], { bodyBytes: 1000 }), 1);
+      await bench.engine.commit();
+      await settled();
+    }
+    await until(() => !bench.segments[0]?.includes('0000000001'));
+    return bench;
+  }
+
+  it('gives a segment back in which it finds nothing but damage, and reports that', async () => {
+    let lost = 0;
+    const bench = await aboutToGiveBack(({ disk }, handle) => {
+      lost = handle;
+      bytesOf(disk).fill(0xff, bytesOf(disk).indexOf('one'), bytesOf(disk).indexOf('one') + 3);
+    });
+    expect(bench.damage.map(({ queue, handle, count }) => [queue, handle, count])).toEqual([['q', lost, 1]]);
+    expect([...bench.disk.names.keys()]).toContain(`${DIRECTORY}/damaged/segment-0000000001.log`);
+    await bench.engine.close();
+    // It is not missed: the log says that it is not needed.
+    await bench.open();
+    expect(bench.state.damage).toEqual([]);
+    await bench.engine.close();
+  });
+
+  it('does not write again what is acknowledged while it is read for that', async () => {
+    const bench = await aboutToGiveBack(({ engine }, handle) => engine.ack('q', handle, 1));
+    expect(await bench.texts('q')).toEqual([]);
+    expect(bench.damage).toEqual([]);
+    await bench.engine.close();
+    await bench.open();
+    expect(bench.state.damage).toEqual([]);
+    expect(await bench.texts('q')).toEqual([]);
+    await bench.engine.close();
+  });
+
   it('reports nothing of what a read finds after the store was closed', async () => {
     const { disk } = await smallLog('closed');
     const bench = new DiskBench(disk);
@@ -217,6 +273,31 @@ describe('the disk engine with damaged files', () => {
     await bench.engine.close();
   });
 
+  it('names all segments that are missing, the oldest ones too, but none that was given back', async () => {
+    const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 2048 });
+    await bench.open();
+    for (let i = 0; i < 40; i++) {
+      const handle = bench.append('q', [`message ${String(i)}`], { bodyBytes: 100 });
+      if (i < 10) bench.engine.ack('q', handle, 1);
+      await bench.engine.commit();
+    }
+    await settled();
+    await bench.engine.close();
+    expect(bench.segments[0]).not.toContain('0000000001');
+    await bench.open();
+    expect(bench.state.damage).toEqual([]);
+    await bench.engine.close();
+    const gone = [0, 1, 3, 4].map(i => bench.segments[i] as string);
+    const names = gone.map(nameOf);
+    for (const path of gone) bench.disk.names.delete(path);
+    await bench.open();
+    expect([...bench.state.damage].sort()).toEqual([
+      `${String(names[0])} to ${String(names[1])} are missing; what was in them is lost`,
+      `${String(names[2])} to ${String(names[3])} are missing; what was in them is lost`,
+    ]);
+    await bench.engine.close();
+  });
+
   it('names a segment that ends too early, and one without a readable header, which it leaves alone', async () => {
     const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 2048 });
     await bench.open();
@@ -264,16 +345,59 @@ describe('the disk engine with damaged files', () => {
     expect(await refused('segment-0000000002.log', newer)).toMatchObject({ code: 'store-newer' });
   });
 
-  it('takes an empty or half-made last segment for what it is', async () => {
+  it('removes a segment that was being made, and leaves an empty one, also when it is the only one', async () => {
     for (const data of [Buffer.alloc(0), Buffer.alloc(10), Buffer.alloc(4096)]) {
       const { disk, texts } = await smallLog('closed');
-      add(disk, 'segment-0000000002.log', data);
+      add(disk, 'segment-0000000002.new', data);
       const bench = new DiskBench(disk);
       await bench.open();
       expect(bench.state.damage).toEqual([]);
+      expect(disk.names.has(`${DIRECTORY}/segment-0000000002.new`)).toBe(false);
       expect(await bench.texts('q')).toEqual(texts);
       await bench.engine.close();
+      for (const path of bench.segments) (disk.names.get(path) as Inode).data = data;
+      const names = [...disk.names.keys()];
+      await bench.open();
+      expect(bench.state.damage).toEqual(
+        names.map(path => expect.stringMatching(`^${nameOf(path)} has no readable header`) as string),
+      );
+      for (const name of names) expect((disk.names.get(name) as Inode).data).toEqual(data);
+      bench.append('q', ['new']);
+      await bench.engine.close();
+      await bench.open();
+      expect(await bench.texts('q')).toEqual(['new']);
+      expect(bench.state.damage).toHaveLength(names.length);
+      await bench.engine.close();
     }
+  });
+
+  it('names the newest segment when it is missing, at each start until the one before it is given back', async () => {
+    const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 4096 });
+    await bench.open();
+    const handles: number[] = [];
+    while (bench.segments.length < 3) {
+      handles.push(bench.append('q', [`message ${String(handles.length)}`], { bodyBytes: 900 }));
+      await bench.engine.commit();
+      await settled();
+    }
+    // The last one that was written to, and the one that was made ahead.
+    await bench.engine.close();
+    const [, newest, ahead] = bench.segments as [string, string, string];
+    for (const path of [newest, ahead]) bench.disk.names.delete(path);
+    for (let start = 0; start < 3; start++) {
+      await bench.open();
+      expect(bench.state.damage).toEqual([`${nameOf(newest)} is missing; what was in it is lost`]);
+      expect((await bench.texts('q')).length).toBeGreaterThan(0);
+      await bench.engine.close();
+    }
+    await bench.open();
+    for (const handle of handles) bench.engine.ack('q', handle, 1);
+    await bench.engine.commit();
+    await settled();
+    await bench.engine.close();
+    await bench.open();
+    expect(bench.state.damage).toEqual([]);
+    await bench.engine.close();
   });
 
   it('mends a damaged header from its copy, and says so once', async () => {

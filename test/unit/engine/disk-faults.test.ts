@@ -1,7 +1,8 @@
 /** What the disk engine does when the disk refuses: it fails for good, waits for room, or goes on, and never lies. */
 import { describe, expect, it } from 'vitest';
+import { SyncFailed } from '../../../src/engine/disk/shortage.js';
 import { DiskBench, settled, ticking, until } from '../../helpers/disk-bench.js';
-import { SimulatedDisk, type Fault, type Operation } from '../../helpers/simulated-files.js';
+import { SimulatedDisk, type Fault, type Inode, type Operation } from '../../helpers/simulated-files.js';
 
 /** Work that touches everything; says which texts were promised, and the error that ended it. */
 async function standardRun(bench: DiskBench): Promise<{ promised: string[]; error: unknown }> {
@@ -29,14 +30,33 @@ async function standardRun(bench: DiskBench): Promise<{ promised: string[]; erro
 
 const SMALL = { segmentBytes: 3000 };
 
+/** Sends messages through a queue, each acknowledged, until something is so. */
+async function through(bench: DiskBench, isSo: () => boolean): Promise<void> {
+  for (let i = 0; !isSo(); i++) {
+    expect(i).toBeLessThan(100);
+    bench.engine.ack('q', bench.append('q', ['x'], { bodyBytes: 400 }), 1);
+    await bench.engine.commit();
+    await settled();
+  }
+}
+
+/** From the first file on that is removed its folder cannot be synced; that has been tried when it is fulfilled. */
+async function giveBackInVain(bench: DiskBench, code: string): Promise<void> {
+  let isGone = false;
+  bench.disk.fault = operation => {
+    isGone ||= operation === 'unlink';
+    return isGone && operation === 'syncDirectory' ? { code } : undefined;
+  };
+  await through(bench, () => isGone);
+}
+
 describe('the disk engine on a failing disk', () => {
   it('keeps what it promised whichever operation fails, and opens again', async () => {
     const whole = new DiskBench(new SimulatedDisk(), SMALL);
     expect((await standardRun(whole)).promised).toHaveLength(12);
     const operations = [...whole.disk.log];
-    expect(new Set(operations)).toEqual(
-      new Set<Operation>(['list', 'open', 'read', 'write', 'sync', 'syncDirectory', 'free', 'unlink']),
-    );
+    const files: Operation[] = ['open', 'read', 'write', 'sync', 'close', 'rename', 'unlink'];
+    expect(new Set(operations)).toEqual(new Set([...files, 'makeDirectory', 'list', 'syncDirectory', 'free']));
     const outcomes = new Set<string>();
     for (let index = 0; index < operations.length; index++) {
       for (const fault of [{ code: 'EIO' }, { code: 'EIO', written: 100 }, { code: 'ENOSPC' }] satisfies Fault[]) {
@@ -96,6 +116,57 @@ describe('the disk engine on a failing disk', () => {
     await bench.open();
     expect((await bench.texts('q'))[0]).toBe('a');
     await bench.engine.close();
+  });
+
+  it.each([
+    ['folder that has got a segment', 'syncDirectory'],
+    ['segment that grows', 'sync'],
+  ] as const)(
+    'does not trust the next sync of the %s when one has failed, though it said that space ran out',
+    async (_, kind) => {
+      const bench = new DiskBench();
+      await bench.open();
+      let failed = 0;
+      const fail = (): void => {
+        bench.disk.fault = operation => (operation === kind && failed++ === 0 ? { code: 'ENOSPC' } : undefined);
+      };
+      if (kind === 'syncDirectory') fail();
+      bench.append('q', ['fills a quarter'], { bodyBytes: 8 * 1024 });
+      await bench.engine.commit();
+      // The next segment is made ahead.
+      await settled();
+      if (kind === 'sync') {
+        fail();
+        bench.append('q', ['larger than a segment'], { bodyBytes: 40 * 1024 });
+      }
+      await expect(bench.engine.commit()).rejects.toMatchObject({ code: 'store-failed' });
+      expect(bench.failures).toHaveLength(1);
+      expect(failed).toBe(1);
+      await bench.engine.close();
+    },
+  );
+
+  it('writes a group again that it finds after its sync has failed, before it builds on it', async () => {
+    const bench = new DiskBench();
+    await bench.open();
+    bench.append('q', ['a']);
+    await bench.engine.commit();
+    bench.disk.fault = operation => (operation === 'sync' ? { code: 'EIO' } : undefined);
+    bench.append('q', ['b'], { bodyBytes: 9000 });
+    await expect(bench.engine.commit()).rejects.toMatchObject({ code: 'store-failed' });
+    await bench.engine.close();
+    bench.disk.fault = () => undefined;
+    // The system still holds what it could not write, and takes it for written.
+    await bench.open();
+    expect(await bench.texts('q')).toEqual(['a', 'b']);
+    bench.append('q', ['c']);
+    await bench.engine.commit();
+    const after = new DiskBench(bench.disk.afterPowerCut(() => 0.999));
+    await bench.engine.close();
+    await after.open();
+    expect(after.state.damage).toEqual([]);
+    expect(await after.texts('q')).toEqual(['a', 'b', 'c']);
+    await after.engine.close();
   });
 
   it('refuses appends when the disk is full, takes acknowledgements, and recovers by itself', async () => {
@@ -197,6 +268,31 @@ describe('the disk engine on a failing disk', () => {
     await bench.engine.close();
   });
 
+  it('is closed only when a mark that was begun before is written', async () => {
+    const bench = new DiskBench();
+    await bench.open();
+    const { engine, disk, clock } = bench;
+    bench.append('q', ['a']);
+    await engine.commit();
+    let isSynced = false;
+    const step = disk.step.bind(disk);
+    const begun = new Promise<void>(resolve => {
+      disk.step = async (operation, path) => {
+        if (operation === 'sync') {
+          resolve();
+          await settled();
+          isSynced = true;
+        }
+        return step(operation, path);
+      };
+    });
+    clock.tick(250);
+    await begun;
+    await engine.close();
+    expect(isSynced).toBe(true);
+    expect(disk.openFiles).toBe(0);
+  });
+
   it('keeps a segment that cannot be deleted, and those behind it, and says so once', async () => {
     const bench = new DiskBench(new SimulatedDisk(), SMALL);
     await bench.open();
@@ -215,6 +311,68 @@ describe('the disk engine on a failing disk', () => {
     await bench.engine.commit();
     await until(() => bench.segments.length < 3);
     expect(bench.failures).toEqual([]);
+    await bench.engine.close();
+  });
+
+  it('gives a segment back later when there was no descriptor to sync its folder with', async () => {
+    const bench = new DiskBench(new SimulatedDisk(), SMALL);
+    await bench.open();
+    await giveBackInVain(bench, 'EMFILE');
+    expect(bench.warnings).toEqual([expect.stringContaining('cannot be given back')]);
+    expect(bench.disk.openFiles).toBe(bench.segments.length + 1);
+    bench.disk.fault = () => undefined;
+    await through(bench, () => bench.disk.openFiles === bench.segments.length);
+    expect(bench.failures).toEqual([]);
+    await bench.engine.close();
+  });
+
+  it('makes one segment at a time, whoever wants it', async () => {
+    const bench = new DiskBench(new SimulatedDisk(), SMALL);
+    await bench.open();
+    const { disk } = bench;
+    disk.capacity = disk.used;
+    bench.append('q', ['fills more than a quarter'], { bodyBytes: 1000 });
+    await bench.engine.commit();
+    await settled();
+    expect(bench.warnings).toEqual([expect.stringContaining('nearly full')]);
+    disk.capacity = Infinity;
+    // While one is made that is needed, it is time to look for room for one ahead.
+    let isMade = false;
+    disk.fault = (operation, _, path) => {
+      if (operation === 'open' && path.endsWith('.new') && !isMade) {
+        isMade = true;
+        bench.clock.tick(500);
+      }
+      return undefined;
+    };
+    bench.engine.put('k', 'x'.repeat(3000));
+    await bench.engine.commit();
+    await settled();
+    expect(isMade).toBe(true);
+    expect(bench.failures).toEqual([]);
+    await bench.engine.close();
+  });
+
+  it('stops when the folder for what is damaged cannot be made durable', async () => {
+    const bench = new DiskBench(new SimulatedDisk(), SMALL);
+    await bench.open();
+    bench.append('q', ['one'], { bodyBytes: 600 });
+    await bench.engine.close();
+    await bench.open();
+    const first = bench.disk.names.get(bench.segments[0] as string) as Inode;
+    first.data.fill(0xff, first.data.indexOf('one'), first.data.indexOf('one') + 3);
+    expect(await bench.texts('q')).toEqual([]);
+    bench.disk.makeDirectory = () => Promise.reject(new SyncFailed('EIO'));
+    await through(bench, () => bench.failures.length > 0);
+    expect(bench.failures).toMatchObject([{ code: 'store-failed' }]);
+    await bench.engine.close();
+  });
+
+  it('stops when the folder cannot be synced that a segment was given back of', async () => {
+    const bench = new DiskBench(new SimulatedDisk(), SMALL);
+    await bench.open();
+    await giveBackInVain(bench, 'ENOSPC');
+    expect(bench.failures).toMatchObject([{ code: 'store-failed' }]);
     await bench.engine.close();
   });
 });

@@ -1,6 +1,7 @@
 /** Space is given back, and what still counts survives it. */
 import { describe, expect, it } from 'vitest';
-import { INSTANCE, newInstance, sampleBatch } from '../../../src/engine/conformance/batches.js';
+import { INSTANCE, messagesOf, newInstance, sampleBatch } from '../../../src/engine/conformance/batches.js';
+import type { StoredRun } from '../../../src/engine/engine.js';
 import { DiskBench, settled, until } from '../../helpers/disk-bench.js';
 import { SimulatedDisk, type Inode } from '../../helpers/simulated-files.js';
 
@@ -215,6 +216,29 @@ describe('the space of the disk engine', () => {
     expect(bench.segments[0]).not.toContain('0000000001');
     expect(bench.warnings).toEqual([]);
     expect(bench.failures).toEqual([]);
+    await bench.engine.close();
+  });
+
+  it('reads what is written again at every moment, also before it has arrived where it goes', async () => {
+    const bench = await newBench();
+    bench.append('away', ['waits']);
+    await bench.engine.commit();
+    // Memory has nothing of it from here on.
+    await restart(bench);
+    const reads: Promise<readonly StoredRun[]>[] = [];
+    let writes = 0;
+    bench.disk.fault = operation => {
+      if (operation === 'write') {
+        writes++;
+        reads.push(Promise.resolve(bench.engine.read('away', 0, 1, 1000)));
+      }
+      return undefined;
+    };
+    await churn(bench, 6 * SEGMENT);
+    expect(bench.segments[0]).not.toBe('/data/segment-0000000001.log');
+    const texts = (await Promise.all(reads)).map(runs => messagesOf(runs).map(({ text }) => text));
+    expect(texts).toEqual(Array.from({ length: writes }, () => ['waits']));
+    expect(bench.damage).toEqual([]);
     await bench.engine.close();
   });
 
