@@ -1,13 +1,15 @@
 /**
  * Random traffic under random faults, with an oracle that never asks the server what it believes: senders note what they
- * were promised, receivers note what they handled, and at the end the two are held against each other. Everything that is
- * left to chance follows a seed.
+ * were promised, receivers note what they handled, and at the end the two are held against each other. What is sent, when,
+ * and which fault comes next follows from the seed alone; how long handlers take follows from a seed for each of them.
  */
 import { setImmediate as turn } from 'node:timers/promises';
 import {
   BroadcastMessage,
   BroadcastTcpClient,
   type BroadcastClient,
+  type ClientConfig,
+  type DeliveryFailure,
   type DeliveryInfo,
   type Logger,
   type MessageOptions,
@@ -57,9 +59,38 @@ export interface TrafficOptions {
   readonly failing: number;
   /** Share of the messages that are followed to the end; 0 by default. */
   readonly followed?: number;
+  /** For every client. */
+  readonly client?: ClientConfig;
   /** Called now and then, while messages flow. */
   readonly fault: (random: () => number) => Promise<void> | void;
+  /** Called when the last message has been sent: from now on nothing goes wrong any more. */
+  readonly heal?: () => void;
 }
+
+/** What became of the messages, as the oracle sees it; a delivery is a message for one subscription of one name. */
+export interface TrafficFigures {
+  readonly messages: number;
+  readonly deliveries: number;
+  readonly delivered: number;
+  readonly redelivered: number;
+  /** Messages of which the sender was told that they will not arrive. */
+  readonly failedWithNotice: number;
+  readonly unknown: number;
+  readonly lost: number;
+  readonly duplicated: number;
+  readonly outOfOrder: number;
+  readonly phantom: number;
+}
+
+export interface TrafficResult {
+  /** Everything that was wrong; empty when every promise was kept. */
+  readonly wrong: readonly string[];
+  readonly figures: TrafficFigures;
+}
+
+/** For what comes after the last fault, on a machine that does something else. */
+const DRAIN_MS = 60_000;
+const LEAVE_MS = 200;
 
 export class Traffic {
   readonly #random: () => number;
@@ -69,7 +100,11 @@ export class Traffic {
   readonly #receivers: Receiver[] = [];
   readonly #senders = new Map<string, BroadcastClient>();
   readonly #counters = new Map<string, number>();
-  #failures: string[] = [];
+  readonly #notices = new Map<string, DeliveryFailure>();
+  readonly #failures: string[] = [];
+  #duplicated = 0;
+  #outOfOrder = 0;
+  #phantom = 0;
 
   /** Receivers connect through the proxies, which faults may then break. */
   constructor(proxies: readonly Proxy[], options: TrafficOptions) {
@@ -78,11 +113,13 @@ export class Traffic {
     this.#random = seeded(options.seed);
   }
 
-  /** Everything that was wrong; empty when every promise was kept. */
-  async run(): Promise<string[]> {
-    for (const name of ['alone', 'shared', 'shared', 'reborn']) await this.#addReceiver(name);
+  async run(): Promise<TrafficResult> {
+    for (const name of ['alone', 'shared', 'shared', 'reborn']) await this.#addReceiver(name, true);
     for (const name of ['s1', 's2', 's3']) {
       const client = this.#newClient(name);
+      client.onDeliveryFailure(failure => {
+        if (failure.final) this.#notices.set(failure.messageId, failure);
+      });
       await client.connect();
       this.#senders.set(name, client);
     }
@@ -93,40 +130,62 @@ export class Traffic {
       if (this.#random() < 0.05) await this.#rebirth();
       await turn();
     }
+    this.#options.heal?.();
     await this.#drain();
     this.#check();
     await this.close();
-    return this.#failures;
+    return { wrong: this.#failures.slice(0, 20), figures: this.#figures() };
+  }
+
+  /** Who was promised what, and who handled what, so far. */
+  history(): object {
+    return {
+      sent: this.#sent.map(({ receipt, ...sent }) => ({
+        ...sent,
+        receipt: receipt instanceof Error ? String(receipt) : receipt,
+      })),
+      receivers: this.#receivers.map(({ name, started, ended }) => ({ name, started, ended })),
+      notices: [...this.#notices.values()],
+    };
   }
 
   #newClient(name: string): BroadcastClient {
     const proxy = this.#proxies[Math.floor(this.#random() * this.#proxies.length)] as Proxy;
     return new BroadcastTcpClient(
-      { host: '127.0.0.1', port: proxy.port, reconnectInterval: 5, logger: QUIET, maxAttempts: 50 },
+      {
+        host: '127.0.0.1',
+        port: proxy.port,
+        reconnectInterval: 5,
+        logger: QUIET,
+        maxAttempts: 50,
+        ...this.#options.client,
+      },
       name,
     );
   }
 
-  async #addReceiver(name: string): Promise<void> {
+  async #addReceiver(name: string, isAwaited: boolean): Promise<void> {
     const receiver: Receiver = { name, client: this.#newClient(name), started: [], ended: [] };
+    const random = seeded(this.#options.seed * 1000 + this.#receivers.length);
     this.#receivers.push(receiver);
     const handle = async (message: BroadcastMessage<Payload>, info: DeliveryInfo): Promise<void> => {
       const handled = { payload: message.data, subscription: info.channel ?? '', redelivered: info.redelivered };
       receiver.started.push(handled);
-      for (let turns = Math.floor(this.#random() * 3); turns > 0; turns--) await turn();
-      if (info.attempt === 1 && this.#random() < this.#options.failing) throw new Error('once');
+      for (let turns = Math.floor(random() * 3); turns > 0; turns--) await turn();
+      if (info.attempt === 1 && random() < this.#options.failing) throw new Error('once');
       receiver.ended.push(handled);
     };
     for (const channel of CHANNELS) receiver.client.onMessage<Payload>(channel, handle);
     receiver.client.onMessage<Payload>(handle);
-    await receiver.client.connect();
+    const connected = receiver.client.connect();
+    if (isAwaited) await connected;
   }
 
-  /** The process of a name is replaced by a new one. */
+  /** The process of a name is replaced by a new one. The network may be such that neither of them gets through to the server now. */
   async #rebirth(): Promise<void> {
     const old = this.#receivers.filter(({ name }) => name === 'reborn').at(-1) as Receiver;
-    await old.client.close();
-    await this.#addReceiver('reborn');
+    await old.client.close({ timeout: LEAVE_MS });
+    await this.#addReceiver('reborn', false);
   }
 
   #burst(): void {
@@ -201,8 +260,8 @@ export class Traffic {
   /** Until nothing new has been handled for a while, or everything was. */
   async #drain(): Promise<void> {
     const missing = (): boolean => this.#sent.some(sent => sent.receipt === undefined) || this.#unhandled().length > 0;
-    const end = performance.now() + 15_000;
-    while (missing() && performance.now() < end) await new Promise(resolve => setTimeout(resolve, 5));
+    const end = performance.now() + DRAIN_MS;
+    while (missing() && performance.now() < end) await new Promise(resolve => setTimeout(resolve, 20));
     for (const client of this.#senders.values()) await client.flush();
   }
 
@@ -230,14 +289,42 @@ export class Traffic {
     for (const key of this.#unhandled()) wrong.push(`lost: ${key}`);
     for (const receiver of this.#receivers) this.#checkReceiver(receiver);
     this.#checkSharing();
-    this.#failures = wrong.slice(0, 20);
+  }
+
+  #figures(): TrafficFigures {
+    const handled = this.#receivers.flatMap(({ ended }) => ended);
+    const deliveries = this.#sent.reduce((sum, { expected }) => sum + expected.length, 0);
+    const lost = this.#unhandled().length;
+    const receipts = this.#sent.map(({ receipt }) => receipt);
+    return {
+      messages: this.#sent.length,
+      deliveries,
+      delivered: deliveries - lost,
+      redelivered: handled.filter(({ redelivered }) => redelivered).length,
+      failedWithNotice: receipts.filter(
+        receipt => receipt !== undefined && 'id' in receipt && this.#notices.has(receipt.id),
+      ).length,
+      unknown: receipts.filter(receipt => receipt === undefined || receipt instanceof Error).length,
+      lost,
+      duplicated: this.#duplicated,
+      outOfOrder: this.#outOfOrder,
+      phantom: this.#phantom,
+    };
   }
 
   #checkReceiver({ name, started, ended }: Receiver): void {
+    const sent = new Set(this.#sent.map(keyOfSent));
     const seen = new Set<string>();
     for (const one of ended) {
       const key = keyOf(name, one);
-      if (seen.has(key)) this.#failures.push(`handled twice by one instance: ${key}`);
+      if (seen.has(key)) {
+        this.#failures.push(`handled twice by one instance: ${key}`);
+        this.#duplicated++;
+      }
+      if (!sent.has(keyOfSent(one))) {
+        this.#failures.push(`never sent, and handled: ${key}`);
+        this.#phantom++;
+      }
       seen.add(key);
     }
     // No order is promised across the instances of a name, and one that was replaced may have been lost before it was closed.
@@ -248,10 +335,12 @@ export class Traffic {
       if (unordered.has(keyOfSent({ payload }))) continue;
       const key = `${payload.sender}/${subscription}`;
       const before = last.get(key) ?? 0;
-      if (payload.n < before)
+      if (payload.n < before) {
         this.#failures.push(
           `out of order: ${name}/${subscription} started ${payload.sender}:${String(payload.n)} after ${String(before)}`,
         );
+        this.#outOfOrder++;
+      }
       last.set(key, Math.max(before, payload.n));
     }
   }
@@ -266,15 +355,17 @@ export class Traffic {
         const key = keyOf(receiver.name, one);
         const before = first.get(key);
         if (before === undefined) first.set(key, receiver);
-        else if (before !== receiver && !one.redelivered && !wasMarked(before, one))
+        else if (before !== receiver && !one.redelivered && !wasMarked(before, one)) {
           this.#failures.push(`handled by two, unmarked: ${key}`);
+          this.#duplicated++;
+        }
       }
     }
   }
 
   async close(): Promise<void> {
     const clients = [...this.#receivers.map(({ client }) => client), ...this.#senders.values()];
-    await Promise.all(clients.map(client => client.close({ timeout: 200 })));
+    await Promise.all(clients.map(client => client.close({ timeout: LEAVE_MS })));
   }
 }
 

@@ -1,0 +1,58 @@
+/** A disk that is full, one that fails, and one that lies, under a real server: see disk-full.ts and disk-failing.ts. */
+import { expect, it } from 'vitest';
+import { canInject, runFailing, type FailingFigures } from './disk-failing.js';
+import { canMount, runFull, type FullFigures } from './disk-full.js';
+import { extentOf, report, seedsOf, timeoutOf } from './suite.js';
+
+const full = extentOf({ runs: 2, seed: 2 });
+const failing = extentOf({ runs: 6 });
+
+it(
+  'refuses what a full disk cannot take, loses nothing, goes on for those who are here, and recovers by itself',
+  async context => {
+    if (!canMount()) context.skip('no small tmpfs can be mounted here (Linux, root): no disk can be filled');
+    const seen: FullFigures[] = [];
+    for (const seed of seedsOf(full)) seen.push(await runFull(seed));
+    const sum = (key: keyof FullFigures): number => seen.reduce((total, run) => total + run[key], 0);
+    report('disk', full, {
+      part: 'full',
+      runs: seen.length,
+      fillings: sum('fillings'),
+      messages: sum('messages'),
+      stored: sum('stored'),
+      refusedWithNotice: sum('refused'),
+      lost: 0,
+      duplicated: 0,
+      outOfOrder: 0,
+    });
+    expect(sum('refused'), 'no disk was full').toBeGreaterThan(0);
+  },
+  timeoutOf(full),
+);
+
+it(
+  'stops and says so when a sync or a write fails; after a restart nothing is lost and nothing comes twice',
+  async context => {
+    if (!canInject())
+      context.skip('strace is not here (Linux, apt-get install strace): no system call can be made to fail');
+    const seen: FailingFigures[] = [];
+    for (const seed of seedsOf(failing)) seen.push(await runFailing(seed));
+    const count = (outcome: FailingFigures['outcome']): number => seen.filter(run => run.outcome === outcome).length;
+    const sum = (key: 'messages' | 'before' | 'named'): number => seen.reduce((total, run) => total + run[key], 0);
+    report('disk', failing, {
+      part: 'failing',
+      runs: seen.length,
+      failStops: count('fail-stop'),
+      refusedStarts: count('refused to start'),
+      wentOn: count('went on'),
+      notReached: count('not reached'),
+      messages: sum('messages'),
+      lostByLyingDiskAndNamed: sum('named'),
+      lost: 0,
+      duplicated: 0,
+      outOfOrder: 0,
+    });
+    if (seen.length >= 6) expect(count('fail-stop'), 'no run has seen the server stop').toBeGreaterThan(0);
+  },
+  timeoutOf(failing),
+);

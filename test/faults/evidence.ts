@@ -1,0 +1,101 @@
+/**
+ * What a failing run leaves in `.cache/faults`, for whoever looks for the reason: how it is made again (run.json), what was
+ * seen of it (history.json), and the files of its server and its processes. What goes well leaves nothing.
+ */
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { revision, RUN_MS } from './suite.js';
+
+const KEPT = fileURLToPath(new URL('../../.cache/faults/', import.meta.url));
+
+/** A run, as its failure names it, and what to keep of it. */
+export interface Run {
+  readonly suite: string;
+  readonly seed: number;
+  /** What else decides it. */
+  readonly options: unknown;
+  /** What tells it from others of its suite with its seed. */
+  readonly part?: string;
+  /** Asked when it has failed, before files are copied: processes that are ended here write nothing meanwhile. */
+  readonly history: () => unknown;
+  /** A run that takes longer has failed: the test's own end would leave nothing to look at. */
+  readonly limitMs?: number;
+}
+
+/**
+ * Runs `body` with a folder of its own, and throws what it throws, with what is needed to make the run again. `free` is
+ * called in any case, before the folder is removed.
+ */
+export async function withEvidence<T>(
+  run: Run,
+  body: (folder: string) => Promise<T>,
+  free: (folder: string) => Promise<void> | void,
+): Promise<T> {
+  const folder = mkdtempSync(join(tmpdir(), `broadcast-${run.suite}-`));
+  try {
+    return await within(run.limitMs ?? RUN_MS, body(folder));
+  } catch (error) {
+    throw await keep(run, error, { files: folder });
+  } finally {
+    await free(folder);
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Rejects when it takes longer. */
+async function within<T>(ms: number, body: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`the run has not ended after ${ms} ms`)), ms);
+  });
+  body.catch(() => undefined); // what is too late fails once more when its processes are ended
+  return Promise.race([body, late]).finally(() => clearTimeout(timer));
+}
+
+/** Keeps folders under these names. The error says what went wrong, how the run is made again, and where everything is. */
+export async function keep(run: Run, problem: unknown, folders: Readonly<Record<string, string>>): Promise<Error> {
+  const { suite, seed, options, part } = run;
+  const words = [suite, seed, part].filter(word => word !== undefined).join('-');
+  const kept = join(KEPT, words.replace(/[^\w.-]+/g, '-'));
+  rmSync(kept, { recursive: true, force: true });
+  mkdirSync(kept, { recursive: true });
+  const { message } = problem as Error;
+  const history = await Promise.resolve()
+    .then(run.history)
+    .catch((error: unknown) => `it could not be asked for: ${String(error)}`);
+  write(join(kept, 'run.json'), { suite, part, seed, options, revision: revision(), problem: message });
+  write(join(kept, 'history.json'), history);
+  for (const [name, folder] of Object.entries(folders)) copy(folder, join(kept, name));
+  const how = `${suite}, seed ${seed}, ${JSON.stringify(options)}, revision ${revision()}; kept in ${kept}`;
+  return new Error(`${message}\n  ${how}`, { cause: problem });
+}
+
+function write(path: string, value: unknown): void {
+  const readable = (_: string, part: unknown): unknown => (part instanceof Error ? String(part) : part);
+  writeFileSync(path, JSON.stringify(value ?? null, readable, 1));
+}
+
+/** A disk that was cut off cannot be read, which must not hide why the run has failed. */
+function copy(from: string, to: string): void {
+  try {
+    cpSync(from, to, { recursive: true });
+  } catch (error) {
+    writeFileSync(`${to}-not-kept.txt`, String(error));
+  }
+}
+
+/** Throws what was wrong, if anything was. */
+export function demandNothingWrong(wrong: readonly string[]): void {
+  if (wrong.length > 0) throw new Error(`${wrong.length} wrong: ${wrong.join('\n')}`);
+}
+
+const PATIENCE_MS = 2000;
+
+/** For evidence: what a process answers, or undefined when it is in no state to. */
+export async function ifAnswered<T>(answer: Promise<T>): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const none = new Promise<undefined>(resolve => (timer = setTimeout(() => resolve(undefined), PATIENCE_MS)));
+  return Promise.race([answer.catch(() => undefined), none]).finally(() => clearTimeout(timer));
+}

@@ -1,0 +1,60 @@
+// What the processes of a scenario have in common: a history that outlives a kill -9 of its process, chance that follows
+// a seed, and a word to the parent.
+const { openSync, writeSync, appendFileSync } = require('node:fs');
+const { crc32 } = require('node:zlib');
+
+/** Milliseconds on the clock that all processes of a machine share; it does not jump. */
+const now = () => Number(process.hrtime.bigint() / 1000n) / 1000;
+
+/**
+ * An append-only file, one record a line. What `write` was given is with the system before it returns, so that a kill of
+ * this process loses nothing of it; only the line that is being written may be torn.
+ */
+class History {
+  #file;
+
+  constructor(path) {
+    this.#file = openSync(path, 'a', 0o600);
+  }
+
+  write(...records) {
+    const lines = Buffer.from(records.map(record => `${JSON.stringify(record)}\n`).join(''));
+    for (let at = 0; at < lines.length;) at += writeSync(this.#file, lines, at);
+  }
+}
+
+/** Numbers from 0 to below 1 that follow from a seed. */
+function seeded(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** Keeps what the library says in a file beside the history. */
+function fileLogger(path) {
+  const keep = (...parts) => appendFileSync(path, `${now()} ${parts.map(text).join(' ')}\n`);
+  const pass = () => undefined;
+  return { debug: pass, info: pass, warn: keep, error: keep };
+}
+
+const text = part => (part instanceof Error ? (part.stack ?? part.message) : String(part));
+
+const tell = message => process.connected && process.send(message, () => undefined);
+
+/** Runs a role until its parent ends it; without a parent it ends at once. */
+function play(start, commands) {
+  process.on('disconnect', () => process.exit());
+  process.on('message', message => void commands[message.type]?.(message));
+  start().catch(error => {
+    tell({ type: 'failed', code: error.code, text: text(error) });
+    process.exitCode = 1;
+  });
+}
+
+const checksum = body => crc32(String(body));
+
+module.exports = { History, checksum, fileLogger, now, play, seeded, tell };
