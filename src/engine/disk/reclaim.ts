@@ -26,6 +26,8 @@ export interface ReclaimHost {
   readonly segments: Segment[];
   /** Space is short: give back what can be given back. */
   isTight(): boolean;
+  /** There is room for so many more bytes of records, and acknowledgements behind them. */
+  canWrite(bytes: number): Promise<boolean>;
   /** A batch is being written again: until that is durable it can be read only from memory. */
   keep(stored: Stored, batch: Batch, record: Buffer): void;
   /** A stored batch cannot be read. */
@@ -115,7 +117,7 @@ export class Reclaimer {
   /** True when the segment is gone. */
   async #reclaim(segment: Segment): Promise<boolean> {
     const { writer, segments } = this.#host;
-    await this.#copyMessages(segment);
+    if (!(await this.#copyMessages(segment)) || !(await this.#hasRoomFor(segment))) return false;
     await this.#copyEntries(segment);
     await this.#copySenders(segment);
     await writer.commit();
@@ -195,13 +197,22 @@ export class Reclaimer {
     });
   }
 
-  /** Writes the messages of a segment that are left again, with the places that they have in queues. */
-  async #copyMessages(segment: Segment): Promise<void> {
+  /**
+   * What is written again needs room before it gives room back. Records that wait for room would be before all others: the
+   * acknowledgements too, after which less is left to be written again.
+   */
+  async #hasRoomFor({ liveBytes }: Segment): Promise<boolean> {
+    return liveBytes === 0 || (await this.#host.canWrite(liveBytes));
+  }
+
+  /** Writes the messages of a segment that are left again, with the places that they have in queues. False without room. */
+  async #copyMessages(segment: Segment): Promise<boolean> {
     const { state, writer } = this.#host;
     const left = [...placesOf(state, segment, segment.lowHandle, segment.highHandle).keys()].sort(
       (a, b) => a.offset - b.offset,
     );
     for (let at = 0; at < left.length && !this.#stopped;) {
+      if (!(await this.#hasRoomFor(segment))) return false;
       const piece: Stored[] = [];
       for (let bytes = 0; at < left.length && bytes < PIECE; at++) {
         const stored = left[at] as Stored;
@@ -240,6 +251,7 @@ export class Reclaimer {
       }
       await writer.commit();
     }
+    return true;
   }
 
   async #inPieces<T>(items: readonly T[], write: (item: T) => number): Promise<void> {

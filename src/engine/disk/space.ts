@@ -9,6 +9,7 @@ import { SEGMENT_HEADER } from './header.js';
 import { COMMIT_SPACE } from './record.js';
 import { createSegment, growSegment, writeHeader, type Segment } from './segment.js';
 import { forGood, isShortage } from './shortage.js';
+import { groupBytes } from './writer.js';
 
 export interface SpaceOptions {
   readonly files: FileSystem;
@@ -225,6 +226,21 @@ export class Space {
     this.#refused = true;
     this.#tryLater();
     return false;
+  }
+
+  /**
+   * True when records of so many bytes surely fit, with acknowledgements behind them; they may use up the reserve. A group that
+   * does not fit into what is left of a segment goes to the next one.
+   */
+  async canWrite(bytes: number): Promise<boolean> {
+    const { files, directory, segmentBytes } = this.#options;
+    // Others fill disks too: what was free when it was last looked at may be gone.
+    const free = await files.free(directory);
+    const { end, capacity } = this.current;
+    const all = bytes + this.#host.pendingBytes() + COMMIT_SPACE + this.#ackRoom;
+    if (all <= capacity - end) return true;
+    const wasted = Math.floor(all / segmentBytes) * groupBytes(segmentBytes);
+    return all + wasted <= (this.#next?.capacity ?? 0) + free;
   }
 
   #look(): void {

@@ -101,7 +101,7 @@ export class DiskStore {
       found.spare,
       found.nextSegment,
     );
-    this.#writer = new GroupWriter({
+    this.#writer = new GroupWriter(segmentBytes, {
       segmentFor: bytes => this.#space.segmentFor(bytes),
       waitForRoom: () => this.#space.waitForRoom(),
       now: () => this.#now(),
@@ -118,6 +118,7 @@ export class DiskStore {
       segmentBytes,
       segments: this.#space.segments,
       isTight: () => this.#space.isTight,
+      canWrite: bytes => this.#space.canWrite(bytes),
       keep: (stored, batch, record) => {
         if (stored.references === 0 || stored.batch !== undefined) return;
         stored.batch = lean(batch, record);

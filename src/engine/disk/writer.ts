@@ -32,13 +32,20 @@ export interface WriterHost {
   failed(error: Error): Error;
 }
 
-/** A group is closed at about this size. */
+/** A group is closed at about this size, or at that of a segment: what is left of one when the next begins is never more. */
 const MAX_GROUP = 8 * 1024 * 1024;
+const LEAST_GROUP = 64 * 1024;
 /** A block larger than this is not kept for the next group. */
 const MAX_BLOCK = 1024 * 1024;
 
+/** Bytes at which a group is closed; a record that is larger, and records that belong together, are one all the same. */
+export function groupBytes(segmentBytes: number): number {
+  return Math.min(MAX_GROUP, Math.max(LEAST_GROUP, segmentBytes));
+}
+
 export class GroupWriter {
   readonly #host: WriterHost;
+  readonly #groupBytes: number;
   #pending: Pending[] = [];
   #pendingBytes = 0;
   #waiters: { resolve: () => void; reject: (error: Error) => void; after: number }[] = [];
@@ -55,7 +62,8 @@ export class GroupWriter {
   #kicked = false;
   #block = Buffer.allocUnsafeSlow(64 * 1024);
 
-  constructor(host: WriterHost) {
+  constructor(segmentBytes: number, host: WriterHost) {
+    this.#groupBytes = groupBytes(segmentBytes);
     this.#host = host;
   }
 
@@ -140,7 +148,7 @@ export class GroupWriter {
     let count = 0;
     while (count < this.#pending.length) {
       const next = this.#pending[count] as Pending;
-      if (count > 0 && bytes + next.bytes.length > MAX_GROUP && !next.joined) break;
+      if (count > 0 && bytes + next.bytes.length > this.#groupBytes && !next.joined) break;
       bytes += next.bytes.length;
       count++;
     }

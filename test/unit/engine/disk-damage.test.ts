@@ -125,7 +125,7 @@ describe('the disk engine with damaged files', () => {
     expect(bench.damage[0]?.bytes).toBe(bench.engine.usage('q').bytes / 9);
     bench.engine.drop('q');
     await bench.engine.commit();
-    await bench.engine.commit();
+    await settled();
     await bench.engine.close();
     expect([...disk.names.keys()]).toContain(`${DIRECTORY}/damaged/segment-0000000001.log`);
     expect(bench.failures).toEqual([]);
