@@ -53,6 +53,10 @@ export class LazyReceipt implements Promise<Receipt> {
     else this.#failures.push(run);
   }
 
+  dropFailure(run: FailureRun): void {
+    this.#failures = this.#failures?.filter(other => other !== run);
+  }
+
   settle(status: Receipt['status'], durability: Receipt['durability']): void {
     if (this.isSettled) return;
     this.#status = status;

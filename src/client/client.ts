@@ -342,7 +342,7 @@ export class BroadcastTcpClient extends BroadcastClient {
       // It comes again until the server has heard that it was read.
       if (this.#notices.addNew(notice, 1).length === 0) return;
     }
-    if (position > 0) this.#outbox.attach(position, failure);
+    if (position > 0 && !this.#outbox.attach(position, failure, notice > 0)) return;
     this.#reportFailure(failure);
   }
 

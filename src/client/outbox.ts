@@ -16,6 +16,7 @@ import type { WireOutcome } from '../protocol/frames.js';
 import { encodeMessagesHeader, type AliasSource } from '../protocol/messages.js';
 import { RangeSet } from '../range-set.js';
 import type { DeliveryFailure, FailureReason } from '../receipts.js';
+import { HeldFailures } from './held-failures.js';
 import { MAX_DELTA, OutBatch } from './out-batch.js';
 import { oversize } from './oversize.js';
 
@@ -71,6 +72,8 @@ export class Outbox {
   #taken = new RangeSet();
   #announcedFloor = 1;
   #wasFull = false;
+  /** What is not true before the messages are safe. */
+  readonly #held = new HeldFailures();
   /** Failures that are reported once the batches are in order: who hears of them may send something. */
   #ended: DeliveryFailure[] = [];
   #expiry: Timer | undefined;
@@ -201,6 +204,7 @@ export class Outbox {
     this.#onWireBytes = 0;
     this.#announcedFloor = this.floor;
     if (connection.known) return;
+    this.#held.forget(position => this.#isSafe(position) || this.#taken.has(position));
     for (const batch of this.#batches) batch.isDoubtful ||= batch.isWritten;
   }
 
@@ -275,8 +279,14 @@ export class Outbox {
       if (end > this.#nextPosition) throw new BroadcastError('protocol-error', 'a receipt for what was not sent');
       for (let position = outcome.first; position < end; position++) this.#settleOne(position, outcome);
     }
+    this.#ended.push(...this.#held.release(position => this.#isSafe(position)));
     this.#dropSettled();
     this.pump();
+  }
+
+  #isSafe(position: number): boolean {
+    const batch = this.#find(position);
+    return batch === undefined || batch.isSettled(position - batch.first);
   }
 
   #settleOne(position: number, { status, durability, final }: WireOutcome): void {
@@ -333,15 +343,28 @@ export class Outbox {
     if (this.#ended.length > 0) for (const failure of this.#ended.splice(0)) this.#host.failed(failure);
   }
 
-  /** A failure belongs to messages that are still here, or that are followed. */
-  attach(position: number, failure: DeliveryFailure): void {
-    const count = failure.count ?? 1;
+  /**
+   * A failure belongs to messages that are still here, or that are followed. False when it is not to be told now: that a
+   * recipient will never have them is told when they are safe, and once. `isKept`: the server has stored it, so that it stays
+   * true.
+   */
+  attach(position: number, failure: DeliveryFailure, isKept: boolean): boolean {
     const run = { position, failure };
-    for (let p = position; p < position + count; p++) {
+    const end = position + (failure.count ?? 1);
+    const receipts: LazyReceipt[] = [];
+    let areSafe = true;
+    for (let p = position; p < end; p++) {
       const batch = this.#find(p);
       const receipt = batch?.receipts[p - batch.first] ?? this.#tracked.get(p);
-      receipt?.addFailure(run);
+      if (receipt !== undefined) receipts.push(receipt);
+      areSafe &&= this.#isSafe(p);
     }
+    // Where some of its messages are gone from here, they were safe before it was said: it is told as it is.
+    const isPromise = failure.final && failure.attempts === 0 && !isKept;
+    const isHeld = isPromise && !areSafe && receipts.length === end - position;
+    if (isHeld && !this.#held.hold(run, receipts)) return false;
+    for (const receipt of receipts) receipt.addFailure(run);
+    return !isHeld;
   }
 
   // ---- ends that the client itself finds ---------------------------------------------------------------------------------------
@@ -419,6 +442,8 @@ export class Outbox {
   /** Nothing will be sent any more: what is not settled is rejected. */
   close(error: BroadcastError): void {
     this.#expiry?.cancel();
+    // Nobody decides anew of what is not sent again.
+    for (const failure of this.#held.release(() => true)) this.#host.failed(failure);
     const receipts = new Set<LazyReceipt>(this.#tracked.values());
     for (const batch of this.#batches)
       for (let i = batch.prefix; i < batch.count; i++) receipts.add(batch.receipts[i] as LazyReceipt);
