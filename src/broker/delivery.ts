@@ -9,7 +9,16 @@ import { bytesOf, sliceBatch, type Batch } from '../batch.js';
 import type { StoredRun } from '../engine/engine.js';
 import { queueIds, type Context } from './context.js';
 import { revivalOf } from './dead-letters.js';
-import { SELF, targetOf, type Delivery, type Entry, type Instance, type Queue, type Session } from './model.js';
+import {
+  SELF,
+  fewestAttempts,
+  targetOf,
+  type Delivery,
+  type Entry,
+  type Instance,
+  type Queue,
+  type Session,
+} from './model.js';
 import { forgetLive } from './live.js';
 import { notInFlight } from './parts.js';
 import type { FailureReason } from '../receipts.js';
@@ -309,7 +318,7 @@ export function giveUp(ctx: Context, queue: Queue, delivery: Delivery, reason: F
     target: targetOf(queue),
     reason,
     final: true,
-    attempts: Math.max(delivery.attempts, delivery.redelivered ? 1 : 0),
+    attempts: Math.max(delivery.attempts, delivery.redelivered ? 1 : fewestAttempts(queue)),
     stored: handle !== 0,
   });
 }

@@ -9,7 +9,7 @@ import { newDelivery, pump, send, sessionQueueWaits } from './delivery.js';
 import { enqueueLive } from './live.js';
 import { allowance } from './takers.js';
 import { armLive } from './alarms.js';
-import { targetOf, type Entry, type Instance, type Queue, type Session } from './model.js';
+import { fewestAttempts, targetOf, type Entry, type Instance, type Queue, type Session } from './model.js';
 import { recipientsOf } from './recipients.js';
 import { newEntry, routeOf } from './registry.js';
 import { refuse, reportFailure, settle } from './senders.js';
@@ -220,13 +220,18 @@ function fitting(batch: Batch, messages: number, bytes: number): number {
 
 function keep(ctx: Context, entry: Entry, share: WaitingShare, away: Away): void {
   const { batch } = entry;
-  const { count, recipient } = share;
-  if (count < batch.count) refuse(ctx, entry, count, batch.count - count, recipient, 'queue-full');
+  const { count } = share;
+  if (count < batch.count) refuseShare(ctx, entry, share, count, batch.count - count);
   if (count === 0) return;
   entry.recipients++;
   entry.whole++;
   away.queues.push(share);
   if (count < batch.count) away.refused.push({ offset: count, count: batch.count - count });
+}
+
+function refuseShare(ctx: Context, entry: Entry, share: WaitingShare, offset: number, count: number): void {
+  const { recipient, target } = share;
+  refuse(ctx, entry, offset, count, recipient, 'queue-full', target === undefined ? 0 : fewestAttempts(target));
 }
 
 function storeAway(ctx: Context, entry: Entry, away: Away): void {
@@ -235,13 +240,14 @@ function storeAway(ctx: Context, entry: Entry, away: Away): void {
   const older = queues.flatMap(({ target }) => (target !== undefined && target.live.size > 0 ? [target] : []));
   const stored = (older.length === 0 || storeQueues(ctx, older)) && storeEntries(ctx, [entry], { entry, queues });
   for (const { offset, count } of away.refused) finish(ctx, entry, offset, count, false);
-  for (const { queue, target, count, recipient, reason } of queues) {
+  for (const share of queues) {
+    const { queue, target, count, recipient, reason } = share;
     if (stored) {
       if (reason !== undefined) reportWaiting(ctx, entry, count, recipient, reason);
       awaitExpiry(ctx, entry, queue, entry.handle, count);
       if (target !== undefined) pump(ctx, target);
     } else {
-      refuse(ctx, entry, 0, count, recipient, 'queue-full');
+      refuseShare(ctx, entry, share, 0, count);
       finish(ctx, entry, 0, count, false);
       if (target === undefined && ctx.engine.usage(queue).messages === 0) ctx.backlogs.delete(queue.slice(2));
     }

@@ -201,8 +201,9 @@ export function refuse(
   count: number,
   target: DeliveryFailure['target'],
   reason: FailureReason,
+  attempts = 0,
 ): void {
-  reportFailure(ctx, { batch, offset, count, target, reason, final: true, attempts: 0, stored: false });
+  reportFailure(ctx, { batch, offset, count, target, reason, final: true, attempts, stored: false });
 }
 
 function tell(ctx: Context, sender: Sender, message: FailureMessage): void {

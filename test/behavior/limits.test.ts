@@ -35,7 +35,7 @@ describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
   });
 
   it('counts what is on its way to a name that is online, until it is acknowledged', async () => {
-    const { port } = await startServer(kind, { storeAfter: 10_000, limits: { queueMessages: 5 } });
+    const { server, port } = await startServer(kind, { storeAfter: 10_000, limits: { queueMessages: 5 } });
     const sender = await connectedClient(port, 'sender');
     const inbox = new Inbox();
     const running: (() => void)[] = [];
@@ -50,7 +50,7 @@ describe.each(['memory', 'disk'] as const)('limits on the %s engine', kind => {
     reader.onMessage('room', handler);
     await reader.connect();
     const refused: DeliveryFailure[] = [];
-    sender.onDeliveryFailure(failure => failure.reason === 'queue-full' && refused.push(failure));
+    server.on('failure', failure => failure.reason === 'queue-full' && refused.push(failure));
     for (let round = 0; round < 3; round++) {
       const first = inbox.items.length;
       for (let n = 0; n < 7; n++) {

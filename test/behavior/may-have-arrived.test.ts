@@ -1,10 +1,12 @@
 /** A final notice says with `attempts` whether the message may have reached a handler (docs/failures.md); 0 is a promise. */
 import { describe, expect, it } from 'vitest';
-import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
+import { BroadcastMessage, type DeliveryFailure, type Receipt } from '../../src/index.js';
 import { FRAME, FRAME_HEADER } from '../../src/protocol/constants.js';
 import { Reader } from '../../src/protocol/bytes.js';
 import { decodeFailure } from '../../src/protocol/deliveries.js';
 import { TestClock } from '../../src/testing/index.js';
+import { fillable, stuck } from '../helpers/full-store.js';
+import { startProxy } from '../helpers/proxy.js';
 import { RawPeer } from '../helpers/raw-peer.js';
 import { connectedClient, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
 
@@ -46,4 +48,100 @@ describe('the attempts of a final notice', () => {
       expect(await failures.reached(1)).toMatchObject([{ reason: 'expired', attempts: 1 }]);
     },
   );
+});
+
+it('says of one process of a shared name that another one may have had the message', async () => {
+  const { engine, store } = fillable();
+  store.full = false;
+  const { port } = await startServer('memory', { engine, storeAfter: 5, limits: { windowMessages: 1 } });
+  const handled = new Inbox();
+  const quick = newClient(port, 'reader');
+  quick.onMessage('room', message => handled.push(message.data));
+  await quick.connect();
+  // The other process falls behind: what is further for it must be stored.
+  const slow = await stuck(port, ['room']);
+  const sender = await connectedClient(port, 'sender');
+  const send = (n: number): PromiseLike<Receipt> =>
+    sender.sendMessage(BroadcastMessage.createChannelMessage('room', n));
+  for (const receipt of [send(1), send(2)]) expect(await receipt).toMatchObject({ status: 'stored' });
+  store.full = true;
+  expect(await send(3)).toMatchObject({
+    failures: [{ target: { client: 'reader', channel: 'room' }, reason: 'queue-full', final: true, attempts: 1 }],
+  });
+  expect(await handled.reached(3)).toEqual([1, 2, 3]);
+  slow.open();
+});
+
+/** A sender whose message one recipient handles for as long as the test wants, while there is no room for the other one. */
+async function halfRefused(until: 'safe' | 'delivered' = 'safe') {
+  const options = { storeAfter: 60_000, limits: { queueMessages: 1 } };
+  const { server, port } = await startServer('memory', options);
+  const reader = newClient(port, 'reader');
+  const [started, handled] = [new Inbox(), gate()];
+  reader.onMessage(message => {
+    started.push(message.data);
+    return handled.promise;
+  });
+  await reader.connect();
+  const network = await startProxy(port);
+  const sender = await connectedClient(network.port, 'sender');
+  await sender.sendMessage(BroadcastMessage.createClientMessage('away', 'fills its queue'));
+  const notices: DeliveryFailure[] = [];
+  sender.onDeliveryFailure(failure => failure.final && notices.push(failure));
+  const refused = new Inbox<DeliveryFailure>();
+  server.on('failure', failure => failure.final && refused.push(failure));
+  const receipt = sender.sendMessage(BroadcastMessage.createGroupMessage(['reader', 'away'], 'for both'), { until });
+  await Promise.all([refused.reached(1), started.reached(1)]);
+  // What the server had to say has come before its answer to this.
+  await sender.flush();
+  return { server, port, network, sender, options, handled, notices, receipt };
+}
+
+describe('a final notice about a message that is not safe yet', () => {
+  const QUEUE_FULL = { reason: 'queue-full', final: true, attempts: 0, target: { client: 'away' } };
+
+  it('is told when the message is safe, and stands in its receipt', async () => {
+    const { handled, notices, receipt } = await halfRefused();
+    expect(notices).toEqual([]);
+    handled.open();
+    expect(await receipt).toMatchObject({ status: 'delivered', failures: [QUEUE_FULL] });
+    expect(notices).toMatchObject([QUEUE_FULL]);
+  });
+
+  it('is told once, when the connection has broken meanwhile', async () => {
+    const { network, sender, handled, notices, receipt } = await halfRefused();
+    const back = new Promise<void>(resolve => sender.once('online', () => resolve()));
+    network.cut();
+    await back;
+    await sender.flush();
+    handled.open();
+    expect(await receipt).toMatchObject({ failures: [QUEUE_FULL] });
+    expect(notices).toMatchObject([QUEUE_FULL]);
+  });
+
+  it('is told when nothing is sent again because the sender is closed', async () => {
+    const { sender, notices, receipt } = await halfRefused();
+    const rejected = expect(receipt).rejects.toMatchObject({ code: 'closed' });
+    await sender.close({ timeout: 1 });
+    await rejected;
+    expect(notices).toMatchObject([QUEUE_FULL]);
+  });
+
+  it('is void when the server ends before, and the next one has room', async () => {
+    const { server, port, network, options, handled, notices, receipt } = await halfRefused('delivered');
+    // The sender hears nothing of what the server still does.
+    network.isRefusing = true;
+    network.cut();
+    await server.stop({ timeout: 0 });
+    await startServer('memory', { ...options, port });
+    network.isRefusing = false;
+    const away = newClient(port, 'away');
+    const arrived = new Inbox();
+    away.onMessage(message => arrived.push(message.data));
+    await away.connect();
+    handled.open();
+    expect(await receipt).toMatchObject({ status: 'delivered', failures: [] });
+    expect(arrived.items).toEqual(['for both']);
+    expect(notices).toEqual([]);
+  });
 });
