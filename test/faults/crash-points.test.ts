@@ -3,8 +3,9 @@
  * failed once in every way. One run is one seed of each; some 1,200 power cuts.
  */
 import { expect, it } from 'vitest';
-import { cutEverywhere, failEverywhere, liveOn, naming, nothingSeen, type Seen } from './crash-points.js';
-import { extentOf, report, revision, seedsOf, timeoutOf } from './suite.js';
+import { cutEverywhere, failEverywhere, liveOn, nothingSeen, type Seen } from './crash-points.js';
+import { withDiskEvidence } from './evidence.js';
+import { extentOf, report, seedsOf, timeoutOf } from './suite.js';
 
 const SEGMENTS = [2048, 16 * 1024];
 const extent = extentOf({ runs: 1 });
@@ -18,8 +19,8 @@ async function runAll(test: string, run: Run): Promise<Seen> {
   let runsDone = 0;
   for (const seed of seedsOf({ ...extent, minutes: extent.minutes / 3 })) {
     for (const segmentBytes of SEGMENTS) {
-      const where = `${test}, seed ${String(seed)}, segments of ${String(segmentBytes)} bytes, ${revision()}`;
-      await naming(where, () => run(seed, segmentBytes, seen));
+      const options = { suite: 'crash-points', part: test, seed, options: { segmentBytes } };
+      await withDiskEvidence(options, () => run(seed, segmentBytes, seen));
     }
     runsDone++;
   }

@@ -15,8 +15,8 @@ import {
 } from './damage.js';
 import { tryFiles } from './damage-files.js';
 import { sampleLog, type SampleLog } from './sample-log.js';
-import { naming } from './crash-points.js';
-import { extentOf, report, revision, seedsOf, timeoutOf } from './suite.js';
+import { withDiskEvidence } from './evidence.js';
+import { extentOf, report, seedsOf, timeoutOf } from './suite.js';
 
 const LOG_BYTES = 64 * 1024;
 const SLICES = 512;
@@ -45,7 +45,7 @@ async function runAll(
     const current = (log ??= await sampleLog(number, LOG_BYTES));
     const trials = (trial ??= new DamageTrial(current, seen));
     const total = countOf(current);
-    await naming(`${test}, seed ${String(seed)}, ${revision()}`, async () => {
+    await withDiskEvidence({ suite: 'damage', part: test, seed, options: { logBytes: LOG_BYTES } }, async () => {
       for (let block = 0; block * SLICES < total; block++) {
         const index = inBlock(block, (seed - 1) % SLICES);
         if (index < total) await run(trials, current, index, block % 32 === 0);
@@ -105,8 +105,9 @@ it(
 
 it('refuses files that are not its own, by name and without a change, and serves the rest when one is missing', async () => {
   const logs = [await sampleLog(1, LOG_BYTES), await sampleLog(2, LOG_BYTES)] as const;
-  for (const [log, other] of [logs, [logs[1], logs[0]] as const]) {
-    const seen = await naming(revision(), () => tryFiles(log, other));
+  for (const [i, [log, other]] of [logs, [logs[1], logs[0]] as const].entries()) {
+    const run = { suite: 'damage', part: 'files', seed: i + 1, options: { logBytes: LOG_BYTES } };
+    const seen = await withDiskEvidence(run, () => tryFiles(log, other));
     report('damage', extent, { test: 'files', segments: log.segments.length, ...seen });
     expect(seen.refused).toBeGreaterThan(6 * log.segments.length);
     expect(seen.named).toBeGreaterThan(3 * log.segments.length);

@@ -18,7 +18,7 @@ const KIB = 1024;
 const SAYS_SO_MS = 10_000;
 
 /** What strace does to which call, counted from the start of the server. */
-interface DiskFault {
+export interface DiskFault {
   readonly call: 'fdatasync' | 'pwrite64' | 'fsync';
   /** `lies`: the call is not made, and 40 bytes are said to be written. */
   readonly how: 'EIO' | 'ENOSPC' | 'lies';
@@ -51,7 +51,7 @@ export interface FailingFigures {
 export const canInject = (): boolean => process.platform === 'linux' && has('strace', '-V');
 
 /** Kinds of faults in turn, so that a few runs see each of them. */
-const KINDS: readonly Pick<DiskFault, 'call' | 'how'>[] = [
+export const KINDS: readonly Pick<DiskFault, 'call' | 'how'>[] = [
   { call: 'fdatasync', how: 'EIO' },
   { call: 'pwrite64', how: 'ENOSPC' },
   { call: 'fdatasync', how: 'ENOSPC' },
@@ -71,7 +71,7 @@ export function failingOptions(seed: number): FailingOptions {
   return { fault: { ...kind, at, times }, segmentBytes, bursts: 30, prelude: random() < 0.4 ? 8 : 0 };
 }
 
-function underStrace({ call, how, at, times }: DiskFault, log: string): string[] {
+export function underStrace({ call, how, at, times }: DiskFault, log: string): string[] {
   const what = how === 'lies' ? 'retval=40' : `error=${how}`;
   const when = times === 1 ? String(at) : `${at}..${at + times - 1}`;
   const inject = `inject=${call}:${what}:when=${when}`;

@@ -222,7 +222,7 @@ class FullRun {
   async end(disk: string): Promise<void> {
     await this.#server?.kill();
     await Promise.all(this.#clients.map(client => client.close({ timeout: 0 }).catch(() => undefined)));
-    spawnSync('umount', ['-l', disk]);
+    unmount(disk);
   }
 }
 
@@ -230,9 +230,14 @@ function isRefusal(receipt: Receipt | Error | undefined): boolean {
   return receipt !== undefined && !(receipt instanceof Error) && receipt.status === 'undelivered';
 }
 
-function mount(folder: string, bytes: number): void {
+/** A small disk. */
+export function mount(folder: string, bytes: number): void {
   const { status, stderr } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${bytes}`, 'tmpfs', folder]);
   if (status !== 0) throw new Error(`a tmpfs cannot be mounted: ${String(stderr)}`);
+}
+
+export function unmount(folder: string): void {
+  spawnSync('umount', ['-l', folder]);
 }
 
 /** Writes until nothing is left. */

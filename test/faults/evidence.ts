@@ -4,8 +4,10 @@
  */
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { SimulatedDisk } from '../helpers/simulated-files.js';
+import { latest } from './log-work.js';
 import { revision, RUN_MS } from './suite.js';
 
 const KEPT = fileURLToPath(new URL('../../.cache/faults/', import.meta.url));
@@ -83,6 +85,36 @@ function copy(from: string, to: string): void {
     cpSync(from, to, { recursive: true });
   } catch (error) {
     writeFileSync(`${to}-not-kept.txt`, String(error));
+  }
+}
+
+/** The same for a run on a simulated disk: keeps its files, as the run that failed has left them. */
+export async function keepDisk(run: Run, problem: unknown, disk: SimulatedDisk | undefined): Promise<Error> {
+  const folder = mkdtempSync(join(tmpdir(), `broadcast-${run.suite}-`));
+  try {
+    for (const [path, { data }] of disk?.names ?? []) {
+      mkdirSync(join(folder, dirname(path)), { recursive: true });
+      writeFileSync(join(folder, path), data);
+    }
+    return await keep(run, problem, { data: folder });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Runs `body`, which works on simulated disks with the engine alone. What fails keeps the last of them, and what was done. */
+export async function withDiskEvidence<T>(run: Omit<Run, 'history'>, body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
+  } catch (error) {
+    const { bench, work } = latest;
+    const history = (): unknown => ({
+      operations: bench?.disk.log,
+      engine: { warnings: bench?.warnings, failures: bench?.failures, damaged: bench?.damaged },
+      changes: work?.changes,
+      promised: work?.promised,
+    });
+    throw await keepDisk({ ...run, history }, error, bench?.disk);
   }
 }
 

@@ -12,6 +12,9 @@ import { bodyOf, KEYS, QUEUES, type Model, type Change, type Part } from './log-
 export const FOLDER = '/d';
 const INSTANCES = ['1'.repeat(32), '2'.repeat(32)];
 
+/** The last that were made in this process: those of a run that has just failed. */
+export const latest: { bench?: LogBench; work?: LogWork } = {};
+
 /** An engine on a simulated disk, and what it says to its host. */
 export class LogBench {
   readonly engine: Engine;
@@ -28,6 +31,7 @@ export class LogBench {
   constructor(disk: SimulatedDisk, segmentBytes: number) {
     this.disk = disk;
     this.engine = diskEngine({ directory: FOLDER, files: disk, segmentBytes, reserveBytes: 0 });
+    latest.bench = this;
   }
 
   open(): Promise<EngineState> {
@@ -99,6 +103,7 @@ export class LogWork {
     this.#positions = positions;
     this.#usual = usual;
     this.#longest = longest;
+    latest.work = this;
   }
 
   /** Goes on with another engine, that has opened what this one left. */

@@ -15,7 +15,8 @@ import { Model } from './model/model.js';
 import { Processes } from './model/processes.js';
 import { Scene } from './model/scene.js';
 import { World } from './model/world.js';
-import { extentOf, report, revision, seedsOf, timeoutOf } from './suite.js';
+import { keepDisk } from './evidence.js';
+import { extentOf, report, seedsOf, timeoutOf } from './suite.js';
 
 const extent = extentOf({ runs: 60 });
 const LENGTH = 60;
@@ -25,6 +26,8 @@ class Suite {
   readonly #isDurable: boolean;
   readonly #processes = new Processes();
   #tries = 0;
+  /** The last try that failed: the shortest one, when a failing sequence has been shrunk. */
+  #failed: Scene | undefined;
   readonly figures: Record<string, number> = { sequences: 0, failed: 0 };
 
   constructor(folder: string, isDurable: boolean) {
@@ -44,7 +47,14 @@ class Suite {
       const { message, cause } = error as Error;
       const again = `npm run faults -- model --seed ${seed} --runs 1 -t ${this.#isDurable ? 'disk' : 'memory'}`;
       const what = (cause as Error | undefined)?.message ?? '';
-      throw new Error(`${what}\n${message}\nrevision ${revision()}; again: ${again}`, { cause: error });
+      const problem = new Error(`${what}\n${message}\nagain: ${again}`, { cause: error });
+      const { steps, model, world } = this.#failed ?? {};
+      const history = (): unknown => ({
+        steps,
+        sent: model?.sent.map(({ n, shape, receipt }) => ({ n, shape, receipt })),
+      });
+      const options = { engine: this.#isDurable ? 'disk' : 'memory', length: LENGTH };
+      throw await keepDisk({ suite: 'model', part: options.engine, seed, options, history }, problem, world?.disk);
     } finally {
       restore();
     }
@@ -61,6 +71,9 @@ class Suite {
     try {
       await fc.asyncModelRun(() => ({ model: scene, real: scene }), sequence);
       await scene.end();
+    } catch (error) {
+      this.#failed = scene;
+      throw error;
     } finally {
       await world.end();
       for (const [name, count] of Object.entries({ commands: scene.steps.length, ...world.counts, ...model.counts }))

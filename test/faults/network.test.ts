@@ -5,6 +5,8 @@ import { Namespaces, whyNoNamespaces, type Side } from '../helpers/network-names
 import { seeded, startProxy, type Proxy } from '../helpers/proxy.js';
 import { connectedClient, Inbox, newClient, recordingLogger, startServer } from '../helpers/scene.js';
 import { withEvidence } from './evidence.js';
+import { playNetwork } from './network-scenario.js';
+import { Tally } from './oracle/tally.js';
 import { FaultRoles, type FaultRole } from './roles.js';
 import { addUp, extentOf, report, seedsOf, timeoutOf } from './suite.js';
 import { KINDS, runTraffic, type ServerKind } from './traffic-run.js';
@@ -147,6 +149,20 @@ describe('random traffic through a network that does all of it', () => {
           addUp(total, await runTraffic({ suite: 'network', kind, seed, messages: 1200, client }));
       }
       for (const [kind, total] of totals) report('network', extent, { kind, ...total });
+    },
+    timeoutOf(extent),
+  );
+});
+
+describe('processes behind a network that does all of it, judged by the oracle', () => {
+  const extent = extentOf({ runs: 1, seed: 5 });
+
+  it(
+    'get everything that was safe, once and in order, while the server is killed too',
+    async () => {
+      const tally = new Tally();
+      for (const seed of seedsOf(extent)) await playNetwork(seed, tally);
+      report('network', extent, { kind: 'oracle', ...tally.figures });
     },
     timeoutOf(extent),
   );

@@ -9,6 +9,8 @@ import { expect, it } from 'vitest';
 import { seeded, startProxy, type Proxy } from '../helpers/proxy.js';
 import { withEvidence } from './evidence.js';
 import { FaultRoles, type FaultRole } from './roles.js';
+import { Tally } from './oracle/tally.js';
+import { playStops } from './slow-scenario.js';
 import { extentOf, report, RUN_MS, seedsOf, timeoutOf } from './suite.js';
 
 const extent = extentOf({ runs: 1 });
@@ -387,6 +389,16 @@ it(
       duplicated: 0,
       outOfOrder: 0,
     });
+  },
+  TIMEOUT,
+);
+
+it(
+  'processes that are stopped for moments and for longer get everything that was safe, once and in order, says the oracle',
+  async () => {
+    const tally = new Tally();
+    for (const seed of seedsOf(extent)) await playStops(seed, tally);
+    report('slow-peers', extent, { kind: 'oracle', ...tally.figures });
   },
   TIMEOUT,
 );

@@ -59,6 +59,11 @@ export class World {
     this.#random = random;
   }
 
+  /** Of the server; nothing is on it in memory. */
+  get disk(): SimulatedDisk {
+    return this.#disk;
+  }
+
   get server(): BroadcastServer {
     return this.#server as BroadcastServer;
   }

@@ -15,8 +15,6 @@ export interface PartOptions {
   readonly folder: string;
   /** What a process is told, by its id and its number. */
   readonly options: (id: string, number: number) => Record<string, unknown>;
-  /** A command that runs the process, such as strace with its options. */
-  readonly wrap?: readonly string[];
   /** Called with what a process says. */
   readonly heard: (message: Said) => void;
   /** Called when a process ends by itself, or says that it has failed. */
@@ -53,9 +51,9 @@ export class Part {
     return this.#child?.pid;
   }
 
-  /** Starts a process, the next one of this part. `more` is added to what it is told. */
-  start(more: Record<string, unknown> = {}): void {
-    const { role, label, folder, options, wrap = [], failed } = this.#options;
+  /** Starts a process, the next one of this part. `more` is added to what it is told, and `wrap` is a command that runs it. */
+  start(more: Record<string, unknown> = {}, wrap: readonly string[] = []): void {
+    const { role, label, folder, options, failed } = this.#options;
     const id = `${label}.${String(++this.#number)}`;
     const told = JSON.stringify({ ...options(id, this.#number), ...more });
     const script = fileURLToPath(new URL(`./${role}.cjs`, import.meta.url));

@@ -52,8 +52,8 @@ export interface ScenarioOptions {
   readonly dataDir?: string;
   /** What the server is told: `segmentBytes`, `reserveBytes`, and as `config` its options. */
   readonly server?: Readonly<Record<string, unknown>>;
-  /** A command that runs the server. */
-  readonly wrap?: readonly string[];
+  /** Options of every client, beside where its server is. */
+  readonly client?: Readonly<Record<string, unknown>>;
   /** The port that a client connects to, when it is not the server's own. */
   readonly through?: (port: number, name: string) => number | Promise<number>;
   readonly recipients?: readonly Recipient[];
@@ -114,7 +114,7 @@ export class Scenario {
   #isDrained = false;
 
   private constructor(options: ScenarioOptions, port: number) {
-    const { suite, seed, dataDir, server, wrap } = options;
+    const { suite, seed, dataDir, server } = options;
     this.options = options;
     this.port = port;
     this.random = seeded(seed);
@@ -125,14 +125,9 @@ export class Scenario {
     this.#histories = new Histories(this.#folder);
     this.dataDir = dataDir ?? join(this.#temporary, 'data');
     this.isApart = areApart(this.#folder, dirname(this.dataDir));
-    this.server = this.#part(
-      'server',
-      'server',
-      id => {
-        return { port, dataDir: this.dataDir, log: join(this.#folder, `${id}.log`), ...server };
-      },
-      wrap,
-    );
+    this.server = this.#part('server', 'server', id => {
+      return { port, dataDir: this.dataDir, log: join(this.#folder, `${id}.log`), ...server };
+    });
   }
 
   static async start(options: ScenarioOptions): Promise<Scenario> {
@@ -156,18 +151,12 @@ export class Scenario {
     console.log(`${this.options.suite}: ${where}, as there is no other one here`);
   }
 
-  #part(
-    role: Role,
-    label: string,
-    options: (id: string) => Record<string, unknown>,
-    wrap: readonly string[] = [],
-  ): Part {
+  #part(role: Role, label: string, options: (id: string) => Record<string, unknown>): Part {
     return new Part({
       role,
       label,
       folder: this.#folder,
       options,
-      wrap,
       heard: said => this.#hear(said),
       failed: error => this.#fail(error),
     });
@@ -194,7 +183,7 @@ export class Scenario {
   }
 
   async #client(role: Role, name: string, index: number, recipient?: Recipient): Promise<Part> {
-    const { load, failing = 0.0003, through } = this.options;
+    const { load, failing = 0.0003, through, client = {} } = this.options;
     const port = (await through?.(this.port, name)) ?? this.port;
     const cast = this.#recipients.map(({ name: other, channels, own, away }) => {
       return { name: other, channels, own, isAway: away !== undefined };
@@ -206,13 +195,13 @@ export class Scenario {
     const label = index === 0 ? name : `${name}-${String(index)}`;
     return this.#part(role, label, id => {
       const seed = Math.floor(this.random() * 2 ** 32);
-      return { name, id, port, seed, history: join(this.#folder, `${id}.jsonl`), ...own };
+      return { name, id, port, seed, history: join(this.#folder, `${id}.jsonl`), config: client, ...own };
     });
   }
 
   // ---- for suites ----------------------------------------------------------------------------------------------------------
 
-  /** Starts the server, and waits until it listens or was killed. */
+  /** Starts the server, and waits until it listens or was killed. `more` is added to what it is told. */
   async startServer(more: Record<string, unknown> = {}): Promise<void> {
     this.server.start(more);
     await this.#watch(this.server.saw('listening'));
