@@ -14,7 +14,7 @@ import { readBatches } from './reader.js';
 import { RECORD, RecordWriter } from './record.js';
 import { DAMAGED, segmentName, type Segment } from './segment.js';
 import { forGood, SyncFailed } from './shortage.js';
-import type { LogState, Stored } from './state.js';
+import type { LogState, Stored, StoredSender } from './state.js';
 import type { GroupWriter } from './writer.js';
 
 export interface ReclaimHost {
@@ -26,8 +26,8 @@ export interface ReclaimHost {
   readonly segments: Segment[];
   /** Space is short: give back what can be given back. */
   isTight(): boolean;
-  /** There is room for so many more bytes of records, and acknowledgements behind them. */
-  canWrite(bytes: number): Promise<boolean>;
+  /** There is room for so many more bytes of records in groups of so many at most. Otherwise `lookAgain` is called some time. */
+  canWrite(bytes: number, piece: number): Promise<boolean>;
   /** A batch is being written again: until that is durable it can be read only from memory. */
   keep(stored: Stored, batch: Batch, record: Buffer): void;
   /** A stored batch cannot be read. */
@@ -45,12 +45,17 @@ const CHEAP = 1 / 32;
 const FEW_SEGMENTS = 4;
 /** What is written again goes into the log in pieces of about this size, so that it holds nobody up. */
 const PIECE = 1024 * 1024;
+const LEAST_PIECE = 64 * 1024;
+/** Records that are written again have the notes and the places of now, which may be more than they had. */
+const GROWTH = 17 / 16;
 
 export class Reclaimer {
   readonly #host: ReclaimHost;
   #running: Promise<void> | undefined;
   #stopped = false;
   #warned = false;
+  /** The oldest segment is not looked at again before there may be room for what is left of it. */
+  #isBlocked = false;
   /** The last one whose file was removed, and the folders that must say so durably. */
   #removed: { readonly segment: Segment; readonly folders: readonly string[] } | undefined;
   /** The oldest segment that is needed, as the last commit says it, and the last one that is durable. */
@@ -82,7 +87,7 @@ export class Reclaimer {
   }
 
   #look(): void {
-    if (this.#running !== undefined || this.#stopped) return;
+    if (this.#running !== undefined || this.#stopped || this.#isBlocked) return;
     const oldest = this.#candidate();
     if (oldest === undefined) return;
     this.#running = this.#reclaim(oldest).then(
@@ -117,7 +122,7 @@ export class Reclaimer {
   /** True when the segment is gone. */
   async #reclaim(segment: Segment): Promise<boolean> {
     const { writer, segments } = this.#host;
-    if (!(await this.#copyMessages(segment)) || !(await this.#hasRoomFor(segment))) return false;
+    if (!(await this.#hasRoomFor(segment)) || !(await this.#copyMessages(segment))) return false;
     await this.#copyEntries(segment);
     await this.#copySenders(segment);
     await writer.commit();
@@ -201,20 +206,32 @@ export class Reclaimer {
    * What is written again needs room before it gives room back. Records that wait for room would be before all others: the
    * acknowledgements too, after which less is left to be written again.
    */
-  async #hasRoomFor({ liveBytes }: Segment): Promise<boolean> {
-    return liveBytes === 0 || (await this.#host.canWrite(liveBytes));
+  async #hasRoomFor(segment: Segment): Promise<boolean> {
+    const { state, segmentBytes } = this.#host;
+    if (segment.liveBytes === 0) return true;
+    let bytes = segment.liveBytes * GROWTH;
+    for (const sender of state.senders.values()) if (sender.segment === segment) bytes += sizeOfSender(sender);
+    this.#isBlocked = !(await this.#host.canWrite(bytes, pieceBytes(segmentBytes)));
+    return !this.#isBlocked;
+  }
+
+  /** There may be room for what there was none for. */
+  lookAgain(): void {
+    this.#isBlocked = false;
+    this.#look();
   }
 
   /** Writes the messages of a segment that are left again, with the places that they have in queues. False without room. */
   async #copyMessages(segment: Segment): Promise<boolean> {
-    const { state, writer } = this.#host;
+    const { state, writer, segmentBytes } = this.#host;
+    const most = pieceBytes(segmentBytes);
     const left = [...placesOf(state, segment, segment.lowHandle, segment.highHandle).keys()].sort(
       (a, b) => a.offset - b.offset,
     );
     for (let at = 0; at < left.length && !this.#stopped;) {
       if (!(await this.#hasRoomFor(segment))) return false;
       const piece: Stored[] = [];
-      for (let bytes = 0; at < left.length && bytes < PIECE; at++) {
+      for (let bytes = 0; at < left.length && bytes < most; at++) {
         const stored = left[at] as Stored;
         if (stored.references === 0) continue;
         piece.push(stored);
@@ -259,7 +276,7 @@ export class Reclaimer {
     for (const item of items) {
       if (this.#stopped) return;
       bytes += write(item);
-      if (bytes < PIECE) continue;
+      if (bytes < pieceBytes(this.#host.segmentBytes)) continue;
       bytes = 0;
       await this.#host.writer.commit();
     }
@@ -270,6 +287,15 @@ export class Reclaimer {
     this.#host.writer.add({ bytes, joined: false, placed });
     return bytes.length;
   }
+}
+
+function pieceBytes(segmentBytes: number): number {
+  return Math.min(PIECE, Math.max(LEAST_PIECE, segmentBytes / 32));
+}
+
+/** Bytes of its record, at most. */
+function sizeOfSender({ name = '', taken }: StoredSender): number {
+  return 64 + 3 * name.length + 16 * taken.rangeCount;
 }
 
 /** Where the messages of a segment's batches between two handles are at this moment. */

@@ -9,7 +9,6 @@ import { SEGMENT_HEADER } from './header.js';
 import { COMMIT_SPACE } from './record.js';
 import { createSegment, growSegment, writeHeader, type Segment } from './segment.js';
 import { forGood, isShortage } from './shortage.js';
-import { groupBytes } from './writer.js';
 
 export interface SpaceOptions {
   readonly files: FileSystem;
@@ -26,6 +25,8 @@ export interface SpaceHost {
   pendingBytes(): number;
   warn(text: string): void;
   roomAgain(): void;
+  /** There may be room for what `canWrite` has refused. */
+  room(): void;
   failed(error: Error): void;
 }
 
@@ -52,6 +53,8 @@ export class Space {
   isTight = false;
   /** An append was refused. */
   #refused = false;
+  /** Somebody wants to write, and looks again when there may be room. */
+  #awaited = false;
   #timer: Timer | undefined;
   #wake: (() => void)[] = [];
   #closed = false;
@@ -203,7 +206,12 @@ export class Space {
 
   /** Space may have come back. */
   tryNow(): void {
-    if (this.#closed || (!this.isTight && !this.#refused && this.#wake.length === 0)) return;
+    if (this.#closed) return;
+    if (this.#awaited) {
+      this.#awaited = false;
+      this.#host.room();
+    }
+    if (!this.isTight && !this.#refused && this.#wake.length === 0) return;
     const wake = this.#wake;
     this.#wake = [];
     for (const resolve of wake) resolve();
@@ -229,18 +237,22 @@ export class Space {
   }
 
   /**
-   * True when records of so many bytes surely fit, with acknowledgements behind them; they may use up the reserve. A group that
-   * does not fit into what is left of a segment goes to the next one.
+   * True when records of so many bytes fit, written in groups of up to `piece` bytes, with acknowledgements behind them. They
+   * may use up the reserve. Where they do not, `room` of the host follows, to look again.
    */
-  async canWrite(bytes: number): Promise<boolean> {
+  async canWrite(bytes: number, piece: number): Promise<boolean> {
     const { files, directory, segmentBytes } = this.#options;
     // Others fill disks too: what was free when it was last looked at may be gone.
     const free = await files.free(directory);
     const { end, capacity } = this.current;
+    const rest = capacity - end;
     const all = bytes + this.#host.pendingBytes() + COMMIT_SPACE + this.#ackRoom;
-    if (all <= capacity - end) return true;
-    const wasted = Math.floor(all / segmentBytes) * groupBytes(segmentBytes);
-    return all + wasted <= (this.#next?.capacity ?? 0) + free;
+    // A group that does not fit into what is left of a segment leaves that unused.
+    const ends = all <= rest ? 0 : 1 + Math.floor((all - rest) / segmentBytes);
+    if (all + ends * piece <= rest + (this.#next?.capacity ?? 0) + free) return true;
+    this.#awaited = true;
+    this.#tryLater();
+    return false;
   }
 
   #look(): void {

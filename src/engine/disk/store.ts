@@ -95,6 +95,7 @@ export class DiskStore {
         pendingBytes: () => this.#writer.pendingBytes,
         warn,
         roomAgain: () => host.roomAgain(),
+        room: () => this.#reclaimer.lookAgain(),
         failed,
       },
       found.segments,
@@ -118,7 +119,7 @@ export class DiskStore {
       segmentBytes,
       segments: this.#space.segments,
       isTight: () => this.#space.isTight,
-      canWrite: bytes => this.#space.canWrite(bytes),
+      canWrite: (bytes, piece) => this.#space.canWrite(bytes, piece),
       keep: (stored, batch, record) => {
         if (stored.references === 0 || stored.batch !== undefined) return;
         stored.batch = lean(batch, record);

@@ -32,14 +32,14 @@ export interface WriterHost {
   failed(error: Error): Error;
 }
 
-/** A group is closed at about this size, or at that of a segment: what is left of one when the next begins is never more. */
+/** A group is closed at about this size, or at that of a smaller segment: what is left of one when the next begins is no more. */
 const MAX_GROUP = 8 * 1024 * 1024;
 const LEAST_GROUP = 64 * 1024;
 /** A block larger than this is not kept for the next group. */
 const MAX_BLOCK = 1024 * 1024;
 
 /** Bytes at which a group is closed; a record that is larger, and records that belong together, are one all the same. */
-export function groupBytes(segmentBytes: number): number {
+function groupBytes(segmentBytes: number): number {
   return Math.min(MAX_GROUP, Math.max(LEAST_GROUP, segmentBytes));
 }
 

@@ -210,43 +210,6 @@ describe('the disk engine on a failing disk', () => {
     expect(bench.disk.openFiles).toBe(0);
   });
 
-  it('writes nothing again for which a full disk has no room, and takes the acknowledgements with which it need not', async () => {
-    const KIB = 1024;
-    const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 256 * KIB, reserveBytes: 256 * KIB });
-    const { disk } = bench;
-    disk.capacity = 2560 * KIB;
-    await bench.open();
-    const { engine, clock } = bench;
-    const handles: Record<string, number[]> = { away: [], here: [] };
-    const fill = async (): Promise<void> => {
-      for (let i = 0; ; i++) {
-        const queue = i % 5 < 3 ? 'away' : 'here';
-        handles[queue]?.push(bench.append(queue, ['x'], { bodyBytes: 8 * KIB }));
-        await engine.commit();
-        await settled();
-      }
-    };
-    await expect(fill()).rejects.toMatchObject({ code: 'store-full' });
-    // Somebody else's files take most of the reserve too; what is left is enough for a small segment.
-    disk.capacity = disk.used + 80 * KIB;
-    const acknowledge = async (queue: string): Promise<void> => {
-      for (const handle of handles[queue] ?? []) engine.ack(queue, handle, 1);
-      await ticking(clock, engine.commit());
-      for (let i = 0; i < 10; i++) {
-        await settled();
-        clock.tick(500);
-      }
-    };
-    // Two fifths of each segment are dead now, and the rest of it does not fit anywhere.
-    await acknowledge('here');
-    await acknowledge('away');
-    await until(() => disk.used < 800 * KIB);
-    bench.append('q', ['again']);
-    await engine.commit();
-    expect(bench.failures).toEqual([]);
-    await engine.close();
-  });
-
   it('waits when others have filled the disk, promising nothing meanwhile, and goes on when there is room', async () => {
     const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 8 * 1024 });
     await bench.open();

@@ -1,0 +1,135 @@
+/** A full disk: messages are written again, so that space is given back, where there is room for that, and only there. */
+import { expect, it } from 'vitest';
+import { newInstance, sampleBatch } from '../../../src/engine/conformance/batches.js';
+import { DiskBench, settled, ticking, until } from '../../helpers/disk-bench.js';
+import { SimulatedDisk } from '../../helpers/simulated-files.js';
+
+const KIB = 1024;
+
+/** A store on a disk that others fill too. */
+class FullDisk {
+  readonly bench: DiskBench;
+  readonly #stored = new Map<string, number[]>();
+
+  constructor(options: { readonly segmentBytes: number; readonly reserveBytes: number }) {
+    this.bench = new DiskBench(new SimulatedDisk(), options);
+  }
+
+  get used(): number {
+    return this.bench.disk.used;
+  }
+
+  /** The disk has so many bytes in all, or so many are free now. */
+  set capacity(bytes: number) {
+    this.bench.disk.capacity = bytes;
+  }
+
+  set free(bytes: number) {
+    this.capacity = this.used + bytes;
+  }
+
+  async add(queue: string, bodyBytes: number): Promise<void> {
+    const stored = this.#stored.get(queue) ?? [];
+    this.#stored.set(queue, stored);
+    stored.push(this.bench.append(queue, ['x'], { bodyBytes }));
+    await this.bench.engine.commit();
+    await settled();
+  }
+
+  /** Until the store is full; queues take turns. */
+  async fill(queues: readonly string[], bodyBytes: number): Promise<void> {
+    const fill = async (): Promise<void> => {
+      for (let i = 0; ; i++) await this.add(queues[i % queues.length] as string, bodyBytes);
+    };
+    await expect(fill()).rejects.toMatchObject({ code: 'store-full' });
+  }
+
+  /** All but so many of a queue's messages are acknowledged, durably. */
+  async acknowledge(queue: string, but = 0): Promise<void> {
+    const stored = this.#stored.get(queue) ?? [];
+    for (const handle of stored.splice(0, stored.length - but)) this.bench.engine.ack(queue, handle, 1);
+    await ticking(this.bench.clock, this.bench.engine.commit());
+    await this.pass();
+  }
+
+  /** Ten seconds. */
+  async pass(): Promise<void> {
+    for (let i = 0; i < 20; i++) {
+      await settled();
+      this.bench.clock.tick(500);
+    }
+  }
+
+  async end(): Promise<void> {
+    expect(this.bench.failures).toEqual([]);
+    await this.bench.engine.close();
+  }
+}
+
+async function fullDisk(options: { readonly segmentBytes: number; readonly reserveBytes: number }): Promise<FullDisk> {
+  const disk = new FullDisk(options);
+  await disk.bench.open();
+  return disk;
+}
+
+const SMALL = { segmentBytes: 256 * KIB, reserveBytes: 256 * KIB };
+
+it('takes acknowledgements when there is no room to write again what is left, and less and less is left', async () => {
+  const disk = await fullDisk(SMALL);
+  disk.capacity = 2560 * KIB;
+  // Two fifths of each segment die first, and the rest of it fits nowhere.
+  await disk.fill(['away', 'away', 'away', 'here', 'here'], 8 * KIB);
+  // Others take most of the reserve; what they leave is enough for a small segment.
+  disk.free = 80 * KIB;
+  await disk.acknowledge('here');
+  await disk.acknowledge('away');
+  await until(() => disk.used < 800 * KIB);
+  await disk.add('here', 8 * KIB);
+  await disk.end();
+});
+
+it('gives back what is dead behind a segment that is full of what waits', async () => {
+  const disk = await fullDisk({ segmentBytes: 1024 * KIB, reserveBytes: 2048 * KIB });
+  await disk.add('here', 100 * KIB);
+  await disk.acknowledge('here'); // the small first segment goes
+  for (let i = 0; i < 62; i++) await disk.add('away', 16 * KIB);
+  disk.capacity = 5312 * KIB;
+  await disk.pass();
+  await disk.fill(['here'], 16 * KIB);
+  await disk.acknowledge('here');
+  await disk.add('here', 16 * KIB);
+  await disk.end();
+});
+
+it('goes on by itself when others give room back, though nobody writes', async () => {
+  const disk = await fullDisk({ segmentBytes: 256 * KIB, reserveBytes: 512 * KIB });
+  await disk.add('here', 20 * KIB);
+  for (let i = 0; i < 24; i++) await disk.add('away', 8 * KIB);
+  disk.capacity = 2560 * KIB;
+  await disk.fill(['here'], 8 * KIB);
+  disk.free = 8 * KIB;
+  await disk.acknowledge('here');
+  const before = disk.used;
+  await disk.pass();
+  expect(disk.used).toBe(before);
+  disk.free = 500 * KIB;
+  await disk.pass();
+  expect(disk.used).toBeLessThan(before / 2);
+  await disk.end();
+});
+
+it('counts what senders take whose names are long', async () => {
+  const disk = await fullDisk({ segmentBytes: 256 * KIB, reserveBytes: 512 * KIB });
+  const { engine } = disk.bench;
+  for (let i = 0; i < 450; i++) {
+    const batch = sampleBatch(['x'], { instance: newInstance(), name: 'n'.repeat(255) });
+    engine.append([{ batch, expiresAt: 0, queues: [] }]);
+  }
+  await engine.commit();
+  disk.capacity = 2752 * KIB;
+  await disk.fill(['here'], 8 * KIB);
+  disk.free = 4 * KIB;
+  await disk.acknowledge('here', 1);
+  await disk.acknowledge('here');
+  await disk.end();
+});
