@@ -53,8 +53,9 @@ export class LazyReceipt implements Promise<Receipt> {
     else this.#failures.push(run);
   }
 
-  dropFailure(run: FailureRun): void {
-    this.#failures = this.#failures?.filter(other => other !== run);
+  /** Another run of the server decides anew. */
+  forgetFailures(): void {
+    this.#failures = undefined;
   }
 
   settle(status: Receipt['status'], durability: Receipt['durability']): void {

@@ -16,7 +16,7 @@ import type { WireOutcome } from '../protocol/frames.js';
 import { encodeMessagesHeader, type AliasSource } from '../protocol/messages.js';
 import { RangeSet } from '../range-set.js';
 import type { DeliveryFailure, FailureReason } from '../receipts.js';
-import { HeldFailures } from './held-failures.js';
+import { FinalFailures } from './final-failures.js';
 import { MAX_DELTA, OutBatch } from './out-batch.js';
 import { oversize } from './oversize.js';
 
@@ -72,8 +72,7 @@ export class Outbox {
   #taken = new RangeSet();
   #announcedFloor = 1;
   #wasFull = false;
-  /** What is not true before the messages are safe. */
-  readonly #held = new HeldFailures();
+  readonly #final = new FinalFailures();
   /** Failures that are reported once the batches are in order: who hears of them may send something. */
   #ended: DeliveryFailure[] = [];
   #expiry: Timer | undefined;
@@ -204,8 +203,14 @@ export class Outbox {
     this.#onWireBytes = 0;
     this.#announcedFloor = this.floor;
     if (connection.known) return;
-    this.#held.forget(position => this.#isSafe(position) || this.#taken.has(position));
-    for (const batch of this.#batches) batch.isDoubtful ||= batch.isWritten;
+    const isSafe = (position: number): boolean => this.#isSafe(position);
+    this.#ended.push(...this.#final.forget(position => isSafe(position) || this.#taken.has(position), isSafe));
+    for (const batch of this.#batches) {
+      if (!batch.isWritten) continue;
+      batch.isDoubtful = true;
+      for (let i = batch.prefix; i < batch.count; i++)
+        if (!batch.isSettled(i) && !this.#taken.has(batch.first + i)) batch.receipts[i]?.forgetFailures();
+    }
   }
 
   offline(): void {
@@ -279,7 +284,6 @@ export class Outbox {
       if (end > this.#nextPosition) throw new BroadcastError('protocol-error', 'a receipt for what was not sent');
       for (let position = outcome.first; position < end; position++) this.#settleOne(position, outcome);
     }
-    this.#ended.push(...this.#held.release(position => this.#isSafe(position)));
     this.#dropSettled();
     this.pump();
   }
@@ -301,7 +305,13 @@ export class Outbox {
     } else {
       (batch.receipts[position - batch.first] as LazyReceipt).settle(status, durability);
     }
-    if (batch.settle(position - batch.first)) this.#messages--;
+    if (batch.settle(position - batch.first)) this.#isOver(position);
+  }
+
+  /** A message is not this outbox's any more. */
+  #isOver(position: number): void {
+    this.#messages--;
+    for (const failure of this.#final.settled(position)) this.#ended.push(failure);
   }
 
   #find(position: number): OutBatch | undefined {
@@ -339,32 +349,34 @@ export class Outbox {
       this.#wasFull = false;
       this.#host.drained();
     }
+    this.#final.passed(this.floor);
     if (this.#messages === 0) this.#host.emptied();
     if (this.#ended.length > 0) for (const failure of this.#ended.splice(0)) this.#host.failed(failure);
   }
 
   /**
-   * A failure belongs to messages that are still here, or that are followed. False when it is not to be told now: that a
-   * recipient will never have them is told when they are safe, and once. `isKept`: the server has stored it, so that it stays
-   * true.
+   * A failure belongs to messages that are still here, or that are followed. False when it is not to be told now: it was said
+   * before, or is true only when they are safe. `isStored`: the server keeps it, so that it stays true.
    */
-  attach(position: number, failure: DeliveryFailure, isKept: boolean): boolean {
+  attach(position: number, failure: DeliveryFailure, isStored: boolean): boolean {
     const run = { position, failure };
+    const isOfThisRun = failure.final && !isStored;
+    if (isOfThisRun && !this.#final.note(run)) return false;
+    // With attempts it says that the message may arrive.
+    const isDecision = isOfThisRun && failure.attempts === 0;
+    const receipts: (LazyReceipt | undefined)[] = [];
+    const unsafe: number[] = [];
     const end = position + (failure.count ?? 1);
-    const receipts: LazyReceipt[] = [];
-    let areSafe = true;
     for (let p = position; p < end; p++) {
       const batch = this.#find(p);
       const receipt = batch?.receipts[p - batch.first] ?? this.#tracked.get(p);
-      if (receipt !== undefined) receipts.push(receipt);
-      areSafe &&= this.#isSafe(p);
+      receipt?.addFailure(run);
+      if (!isDecision) continue;
+      receipts.push(receipt);
+      if (batch?.isSettled(p - batch.first) === false) unsafe.push(p);
     }
-    // Where some of its messages are gone from here, they were safe before it was said: it is told as it is.
-    const isPromise = failure.final && failure.attempts === 0 && !isKept;
-    const isHeld = isPromise && !areSafe && receipts.length === end - position;
-    if (isHeld && !this.#held.hold(run, receipts)) return false;
-    for (const receipt of receipts) receipt.addFailure(run);
-    return !isHeld;
+    if (unsafe.length > 0) this.#final.hold(run, receipts, unsafe);
+    return unsafe.length === 0;
   }
 
   // ---- ends that the client itself finds ---------------------------------------------------------------------------------------
@@ -417,7 +429,7 @@ export class Outbox {
     batch.isSealed = true;
     for (let i = from; i < to; i++) {
       if (!batch.settle(i)) continue;
-      this.#messages--;
+      this.#isOver(batch.first + i);
       const receipt = batch.receipts[i] as LazyReceipt;
       const { channels, clients } = batch.envelope;
       const failure = this.finalFailure({ id: receipt.id, channels, clients }, reason, attempts);
@@ -443,7 +455,7 @@ export class Outbox {
   close(error: BroadcastError): void {
     this.#expiry?.cancel();
     // Nobody decides anew of what is not sent again.
-    for (const failure of this.#held.release(() => true)) this.#host.failed(failure);
+    for (const failure of this.#final.takeAll()) this.#host.failed(failure);
     const receipts = new Set<LazyReceipt>(this.#tracked.values());
     for (const batch of this.#batches)
       for (let i = batch.prefix; i < batch.count; i++) receipts.add(batch.receipts[i] as LazyReceipt);

@@ -1,0 +1,108 @@
+/**
+ * What a run of the server has said of messages that it has not stored: that some recipient will never have them. It is true
+ * once they are safe, and told then. A server that ends before has forgotten it, and the next one, which is sent them again,
+ * decides anew: the recipient may have them after all.
+ */
+import type { FailureRun, LazyReceipt } from '../lazy-receipt.js';
+import type { DeliveryFailure } from '../receipts.js';
+
+interface Held {
+  readonly run: FailureRun;
+  /** Of its messages, in their order; those that are gone from the outbox have none. */
+  readonly receipts: readonly (LazyReceipt | undefined)[];
+  /** Of its messages, so many are not safe. */
+  open: number;
+}
+
+const NONE: readonly DeliveryFailure[] = [];
+
+export class FinalFailures {
+  /** By each message that is not safe. */
+  readonly #held = new Map<number, Held[]>();
+  /** By the first message: a server that is met again says again what it has said. */
+  readonly #said = new Map<number, FailureRun[]>();
+
+  /** Notes what is said; false when it was said before. */
+  note(run: FailureRun): boolean {
+    const said = this.#said.get(run.position);
+    if (said === undefined) this.#said.set(run.position, [run]);
+    else if (said.some(other => isSame(other.failure, run.failure))) return false;
+    else said.push(run);
+    return true;
+  }
+
+  /** The server says nothing any more of what is below. */
+  passed(floor: number): void {
+    for (const [position, [run]] of this.#said) {
+      if (position + ((run as FailureRun).failure.count ?? 1) > floor) return;
+      this.#said.delete(position);
+    }
+  }
+
+  /** Holds back what is not true before these of its messages are safe. */
+  hold(run: FailureRun, receipts: Held['receipts'], unsafe: readonly number[]): void {
+    const held = { run, receipts, open: unsafe.length };
+    for (const position of unsafe) {
+      const others = this.#held.get(position);
+      if (others === undefined) this.#held.set(position, [held]);
+      else others.push(held);
+    }
+  }
+
+  /** A message is safe, or has its end: what is to be told because of it. */
+  settled(position: number): readonly DeliveryFailure[] {
+    const about = this.#held.get(position);
+    if (about === undefined) return NONE;
+    this.#held.delete(position);
+    return about.flatMap(held => (--held.open === 0 ? [held.run.failure] : []));
+  }
+
+  /** Nobody will decide anew: everything that was held. */
+  takeAll(): readonly DeliveryFailure[] {
+    const all = [...new Set([...this.#held.values()].flat())];
+    this.#held.clear();
+    return all.map(({ run }) => run.failure);
+  }
+
+  /**
+   * The run of the server that said it is gone. It stays true of messages that are safe, and of those that the next run has
+   * (`isKept`), whose receipts will come; the others are decided anew. Returns what is to be told now.
+   */
+  forget(isKept: (position: number) => boolean, isSafe: (position: number) => boolean): readonly DeliveryFailure[] {
+    this.#said.clear();
+    if (this.#held.size === 0) return NONE;
+    const all = [...new Set([...this.#held.values()].flat())];
+    this.#held.clear();
+    return all
+      .flatMap(held => partsOf(held, isKept))
+      .flatMap(({ run, receipts }) => {
+        const unsafe = receipts.map((_, i) => run.position + i).filter(position => !isSafe(position));
+        if (unsafe.length === 0) return [run.failure];
+        this.hold(run, receipts, unsafe);
+        return NONE;
+      });
+  }
+}
+
+/** Of the same first message. */
+function isSame({ reason, target }: DeliveryFailure, other: DeliveryFailure): boolean {
+  return reason === other.reason && target.client === other.target.client && target.channel === other.target.channel;
+}
+
+/** The same failure for each run of messages that are kept. */
+function partsOf({ run: { position, failure }, receipts }: Held, isKept: (position: number) => boolean) {
+  const parts: { from: number; receipts: (LazyReceipt | undefined)[] }[] = [];
+  for (const [i, receipt] of receipts.entries()) {
+    if (!isKept(position + i)) continue;
+    const last = parts[parts.length - 1];
+    if (last !== undefined && last.from + last.receipts.length === i) last.receipts.push(receipt);
+    else parts.push({ from: i, receipts: [receipt] });
+  }
+  return parts.map(part => {
+    const { count: _, ...one } = failure;
+    const count = part.receipts.length;
+    const messageId = part.from === 0 ? failure.messageId : (part.receipts[0]?.id ?? failure.messageId);
+    const own = { ...one, messageId, ...(count > 1 && { count }) };
+    return { run: { position: position + part.from, failure: own }, receipts: part.receipts };
+  });
+}
