@@ -140,7 +140,7 @@ export function targetOf({ session, subscription }: Queue): DeliveryFailure['tar
 
 /** What a notice says of attempts at least: each process of a shared name has its own copy, and another one may have had its. */
 export function fewestAttempts({ owner, session }: Queue): number {
-  return owner !== undefined && session.instances.size > 1 ? 1 : 0;
+  return owner !== undefined && session.shared ? 1 : 0;
 }
 
 /** A handler that an instance has declared, and what is in flight for it. */

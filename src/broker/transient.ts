@@ -16,7 +16,8 @@ export function routeTransient(ctx: Context, from: Instance, batch: Batch): void
   from.sender.unsettled.push(entry);
   from.sender.unsettledBytes += batch.items.length;
   const found = recipientsOf(ctx, from, batch);
-  const fail = (target: Target, reason: FailureReason): void => refuse(ctx, entry, 0, batch.count, target, reason);
+  const fail = (target: Target, reason: FailureReason, attempts = 0): void =>
+    refuse(ctx, entry, 0, batch.count, target, reason, attempts);
   const several = batch.envelope.channels.length + batch.envelope.clients.length > 1;
   const { handovers, gone } = handoversOf(found);
   const taken = new Set<string>();
@@ -25,7 +26,7 @@ export function routeTransient(ctx: Context, from: Instance, batch: Batch): void
     if (handOver(ctx, from, to, batch, several ? onlyFor(subscriptions) : undefined)) {
       routed++;
       if (to.session.instances.size > 1) for (const one of subscriptions) taken.add(keyOf(to.session, one));
-    } else for (const target of targets) fail(target, 'slow-consumer');
+    } else for (const target of targets) fail(target, 'slow-consumer', to.session.shared ? 1 : 0);
   }
   for (const lane of gone) {
     // Another instance of the name has it, or it was said already.
