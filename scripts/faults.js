@@ -2,22 +2,23 @@
 // of `npm test`; here it gets a seed, a number of runs and a bound in time. What it has seen is printed, and appended to
 // the report.
 import { spawn } from 'node:child_process';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { prepare, root } from './prepare.js';
 
 const FOLDER = join(root, 'test', 'faults');
 const REPORT = join(root, '.cache', 'faults', 'report.jsonl');
+/** Those that have runs; the others say what they do once. */
 const SUITES = readdirSync(FOLDER)
-  .filter(file => file.endsWith('.test.ts'))
+  .filter(file => file.endsWith('.test.ts') && readFileSync(join(FOLDER, file), 'utf8').includes('extentOf('))
   .map(file => file.replace('.test.ts', ''));
 
 const HELP = `Usage: npm run faults -- SUITE [options]
 
   --seed N      seed of the first run (1)
   --runs N      so many runs; what one is, the suite says (its short form)
-  --minutes M   no run is begun after so long (30)
+  --minutes M   no test of the suite begins a run after so long (30)
   -t TEXT       only tests with this in their name
   --results F   what became of each test goes to this file, as JSON, and the first one that fails is the last
 

@@ -65,9 +65,9 @@ it(
   async () => {
     const { seen, runsDone, bytes } = await runAll(
       'flips',
-      log => writtenBytes(log) * 8,
+      log => wholeBytes(log) * 8,
       (trial, log, index, goesOn) => {
-        const { segment, at } = placeOf(log, index >> 3);
+        const { segment, at } = placeInFiles(log, index >> 3);
         return trial.flip(segment, at, index & 7, goesOn);
       },
     );

@@ -15,7 +15,7 @@ import { has, StoreProcess, type StoreOptions } from './store-process.js';
 
 const KIB = 1024;
 /** What was hit by the last call of all may be said a little later. */
-const SAYS_SO_MS = 10_000;
+export const SAYS_SO_MS = 10_000;
 
 /** What strace does to which call, counted from the start of the server. */
 export interface DiskFault {
@@ -87,7 +87,7 @@ const CALL = /(\w+)\((?:\d+<([^>]*)>|"([^"]*)")/;
  * folder too: nobody knows what it has written, and the system takes it for clean. Only a segment that is being made may be
  * thrown away when there is no space for it: nothing is in it, and it is not synced again. Space for a write may come back.
  */
-function finalOnes({ how }: DiskFault, log: string): string[] {
+export function finalOnes({ how }: DiskFault, log: string): string[] {
   const calls = existsSync(log) ? readFileSync(log, 'utf8').split('\n') : [];
   return calls.filter((line, i) => {
     if (how === 'lies' || !line.includes('(INJECTED)')) return false;
@@ -95,6 +95,11 @@ function finalOnes({ how }: DiskFault, log: string): string[] {
     if (how === 'EIO') return true;
     return call !== 'pwrite64' && !(path.endsWith('.new') && isThrownAway(path, calls.slice(i + 1)));
   });
+}
+
+/** A call was made to fail. */
+export function wasHit(log: string): boolean {
+  return existsSync(log) && readFileSync(log, 'utf8').includes('(INJECTED)');
 }
 
 /** What is done next to a file is that it is removed. */
@@ -107,7 +112,7 @@ export async function runFailing(seed: number): Promise<FailingFigures> {
   const run = new FailingRun(seed, options);
   const history = () => ({ intents: run.ledger.intents, handled: [...run.ledger.handled], log: run.logs });
   await withEvidence(
-    { suite: 'disk', seed, options, history },
+    { suite: 'disk', part: 'failing', seed, options, history },
     folder => run.run(folder),
     () => run.end(),
   );
@@ -172,7 +177,7 @@ class FailingRun {
       this.#outcome = 'fail-stop';
       await this.#isStopped();
     } else if (final !== undefined) throw new Error(`this failed, and the server went on: ${final}`);
-    else if (existsSync(trace) && readFileSync(trace, 'utf8').includes('(INJECTED)')) this.#outcome = 'went on';
+    else if (wasHit(trace)) this.#outcome = 'went on';
   }
 
   /** A server that cannot start says why with a code, and has not harmed what is there. */

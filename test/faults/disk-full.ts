@@ -59,7 +59,7 @@ export async function runFull(seed: number): Promise<FullFigures> {
   const options = fullOptions(seed);
   const run = new FullRun(options);
   await withEvidence(
-    { suite: 'disk', seed, options, history: () => run.history() },
+    { suite: 'disk', part: 'full', seed, options, history: () => run.history() },
     folder => run.run(join(folder, 'disk')),
     folder => run.end(join(folder, 'disk')),
   );

@@ -5,9 +5,10 @@
 import { mkdirSync, mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { seeded } from '../helpers/proxy.js';
-import { KINDS, underStrace } from './disk-failing.js';
+import { setTimeout as delay } from 'node:timers/promises';
+import { finalOnes, KINDS, SAYS_SO_MS, underStrace, wasHit } from './disk-failing.js';
 import { mount, unmount } from './disk-full.js';
+import { apartFolder } from './evidence.js';
 import { play, type Scenario } from './oracle/scenario.js';
 import type { Tally } from './oracle/tally.js';
 
@@ -31,6 +32,7 @@ export async function playFull(seed: number, tally: Tally): Promise<void> {
     const verdict = await play(
       {
         suite: 'disk',
+        part: 'full-judged',
         seed,
         dataDir: join(disk, 'data'),
         server: SMALL,
@@ -66,35 +68,46 @@ const FAULTS = 6;
 /** A disk that lies may lose what was safe; see disk-failing.ts. */
 const HONEST = KINDS.filter(({ how }) => how !== 'lies');
 /** A call of the first ones that a process makes, mostly. */
-const MOST_CALLS = 60;
+const MOST_CALLS = 25;
+/** Calls are counted by each thread for itself. */
+const ONE_THREAD = { UV_THREADPOOL_SIZE: '1' };
 
 export async function playFailing(seed: number, tally: Tally): Promise<void> {
-  const options = { suite: 'disk', seed, server: { segmentBytes: 64 * KIB, reserveBytes: 0 } };
-  const verdict = await play(options, async scenario => {
-    const random = seeded(seed);
-    for (let fault = 0; fault < FAULTS; fault++) await suffer(scenario, random, tally);
-  });
-  tally.addVerdict(verdict);
-  tally.add('scenarios');
+  const folder = apartFolder('broadcast-strace-');
+  const options = { suite: 'disk', part: 'failing-judged', seed, server: { segmentBytes: 64 * KIB, reserveBytes: 0 } };
+  try {
+    const verdict = await play(options, async scenario => {
+      for (let fault = 0; fault < FAULTS; fault++)
+        await suffer(scenario, join(folder, `strace-${String(fault)}.log`), tally);
+    });
+    tally.addVerdict(verdict);
+    tally.add('scenarios');
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
 
 /** A process whose disk fails, and one after it whose disk does not. */
-async function suffer(scenario: Scenario, random: () => number, tally: Tally): Promise<void> {
-  const { server } = scenario;
+async function suffer(scenario: Scenario, trace: string, tally: Tally): Promise<void> {
+  const { server, random } = scenario;
   const kind = HONEST[Math.floor(random() * HONEST.length)] as (typeof HONEST)[number];
   const fault = { ...kind, at: 1 + Math.floor(random() ** 2 * MOST_CALLS), times: 1 };
   await scenario.progress(50);
   await server.kill();
   // -D: the server is the child, and strace its grandchild, which ends with it.
-  server.start({}, [...underStrace(fault, '/dev/null'), '-D']);
+  server.start({}, { wrap: [...underStrace(fault, trace), '-D'], env: ONE_THREAD });
   server.condemn();
-  const outcome = await Promise.race([
-    server.saw('engine-failed').then(() => 'fail-stops'),
-    server.saw('failed').then(() => 'refused starts'),
-    scenario.progress(400).then(() => 'not reached or borne'),
-  ]);
+  const stops = server.saw('engine-failed').then(() => 'fail-stops');
+  const ends = [stops, server.saw('failed').then(() => 'refused starts')];
+  let outcome = await Promise.race([...ends, scenario.progress(400).then(() => 'went on')]);
+  const [final] = finalOnes(fault, trace);
+  if (outcome === 'went on' && final !== undefined) {
+    outcome = await Promise.race([stops, delay(SAYS_SO_MS).then(() => 'went on')]);
+    if (outcome === 'went on') throw new Error(`this failed, and the server went on: ${final}`);
+  }
+  if (!server.isRunning) throw new Error('the server has ended without a word');
   tally.add(outcome);
-  tally.add(`faults ${fault.call} ${fault.how}`);
+  if (wasHit(trace)) tally.add(`hit ${fault.call} ${fault.how}`);
   await server.kill();
   await scenario.startServer();
 }

@@ -2,7 +2,7 @@
  * What a failing run leaves in `.cache/faults`, for whoever looks for the reason: how it is made again (run.json), what was
  * seen of it (history.json), and the files of its server and its processes. What goes well leaves nothing.
  */
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -26,23 +26,38 @@ export interface Run {
   readonly limitMs?: number;
 }
 
+/** Says how a run is made again, before it begins. */
+export function announce({ suite, part, seed, options }: Omit<Run, 'history'>): void {
+  console.log(`run ${JSON.stringify({ suite, part, seed, options, revision: revision() })}`);
+}
+
+/** A file system of its own, where there is one. */
+export const MEMORY = '/dev/shm';
+
+/** A folder for what judges a store: what happens to the store's file system must not happen to it. */
+export function apartFolder(prefix: string): string {
+  return mkdtempSync(join(existsSync(MEMORY) ? MEMORY : tmpdir(), prefix));
+}
+
 /**
- * Runs `body` with a folder of its own, and throws what it throws, with what is needed to make the run again. `free` is
- * called in any case, before the folder is removed.
+ * Runs `body` with a folder of its own for a store, and one for histories, and throws what it throws, with what is needed to
+ * make the run again. `free` is called in any case, before the folders are removed.
  */
 export async function withEvidence<T>(
   run: Run,
-  body: (folder: string) => Promise<T>,
+  body: (folder: string, histories: string) => Promise<T>,
   free: (folder: string) => Promise<void> | void,
 ): Promise<T> {
+  announce(run);
   const folder = mkdtempSync(join(tmpdir(), `broadcast-${run.suite}-`));
+  const histories = apartFolder(`broadcast-${run.suite}-`);
   try {
-    return await within(run.limitMs ?? RUN_MS, body(folder));
+    return await within(run.limitMs ?? RUN_MS, body(folder, histories));
   } catch (error) {
-    throw await keep(run, error, { files: folder });
+    throw await keep(run, error, { files: folder, histories });
   } finally {
     await free(folder);
-    rmSync(folder, { recursive: true, force: true });
+    for (const each of [folder, histories]) rmSync(each, { recursive: true, force: true });
   }
 }
 
@@ -104,6 +119,7 @@ export async function keepDisk(run: Run, problem: unknown, disk: SimulatedDisk |
 
 /** Runs `body`, which works on simulated disks with the engine alone. What fails keeps the last of them, and what was done. */
 export async function withDiskEvidence<T>(run: Omit<Run, 'history'>, body: () => Promise<T>): Promise<T> {
+  announce(run);
   try {
     return await body();
   } catch (error) {

@@ -60,7 +60,7 @@ export async function runFaketime(seed: number, library: string): Promise<Faketi
   const run = new FaketimeRun(seed);
   const history = () => ({ handled: run.handled, expired: run.expired.items });
   await withEvidence(
-    { suite: 'time', seed, options: { part: 'faketime' }, history },
+    { suite: 'time', part: 'faketime', seed, options: {}, history },
     folder => run.run(folder, library),
     () => run.end(),
   );

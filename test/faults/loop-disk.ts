@@ -4,9 +4,9 @@
  * recovers its journal as after a power cut. Needs root on Linux.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { apartFolder } from './evidence.js';
 
 /** How it is shut down: with the log of metadata written out, or without. */
 export type Cut = 'log flushed' | 'nothing flushed';
@@ -30,7 +30,7 @@ export class LoopDisk {
 
   constructor(bytes: number) {
     // In memory where there is some: what matters is what ext4 hands over, not what becomes of it.
-    this.#folder = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'broadcast-disk-'));
+    this.#folder = apartFolder('broadcast-disk-');
     this.#image = join(this.#folder, 'image');
     this.path = join(this.#folder, 'mounted');
     process.once('exit', this.#remove);

@@ -76,7 +76,14 @@ const DISTURBANCES: Readonly<Record<string, Disturbance>> = {
     while (proxy.accepted < enough && performance.now() < latest) await delay(5);
     return end;
   },
-  latency: (proxy, random) => sliced(proxy, Infinity, 1 + Math.floor(random() * 20)),
+  latency: (proxy, random) => {
+    const ms = 1 + Math.floor(random() * 60);
+    for (const direction of BOTH) proxy.delay(direction, ms);
+    return () => {
+      for (const direction of BOTH) proxy.delay(direction, 0);
+    };
+  },
+  turns: (proxy, random) => sliced(proxy, Infinity, 1 + Math.floor(random() * 20)),
   oneByte: proxy => sliced(proxy, 1, 0),
   pieces: proxy => sliced(proxy, 0, 0),
   receiptsLost: proxy => {

@@ -90,6 +90,8 @@ export class PoisonRun {
   readonly #wrong: string[] = [];
   readonly #roles = new FaultRoles();
   #folder = '';
+  /** Of the workers. */
+  #histories = '';
   #sender: BroadcastTcpClient | undefined;
   #letters: readonly Letter[] = [];
   #server: FaultRole | undefined;
@@ -112,8 +114,9 @@ export class PoisonRun {
     const poisons = does.filter(what => (POISONS as readonly string[]).includes(what));
     return withEvidence(
       { suite: 'poison', seed, part: poisons.join('-'), options: this.#options, history: () => this.#evidence() },
-      folder => {
+      (folder, histories) => {
         this.#folder = folder;
+        this.#histories = histories;
         return this.#play();
       },
       () => this.#end(),
@@ -200,7 +203,7 @@ export class PoisonRun {
     const { concurrency, maxAttempts } = this.#options;
     const worker = this.#roles.start('worker', {
       name: NAME,
-      file: join(this.#folder, `worker-${String(this.#lives++)}.jsonl`),
+      file: join(this.#histories, `worker-${String(this.#lives++)}.jsonl`),
       factor: FACTOR,
       handler: { concurrency, maxAttempts, handlerTimeout: 50 * FACTOR },
       config: { host: '127.0.0.1', port: this.#port, reconnectInterval: 20 * FACTOR, ...PATIENT },
@@ -228,8 +231,8 @@ export class PoisonRun {
 
   /** What each process wrote, in its order. */
   async #history(): Promise<Noted[][]> {
-    const files = (await readdir(this.#folder)).filter(file => file.endsWith('.jsonl'));
-    const texts = await Promise.all(files.map(file => readFile(join(this.#folder, file), 'utf8')));
+    const files = (await readdir(this.#histories)).filter(file => file.endsWith('.jsonl'));
+    const texts = await Promise.all(files.map(file => readFile(join(this.#histories, file), 'utf8')));
     return texts.map(text =>
       text
         .split('\n')

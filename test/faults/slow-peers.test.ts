@@ -119,12 +119,12 @@ const KEPT = 0.9;
  * that is busy for a moment spoils one or two of them, a server that is held up by frozen receivers more than half.
  */
 const PAIRS = 5;
-/** Of each message; what the frozen ones do not read in a long phase is 60 MB. */
+/** Of each message; what the frozen ones do not read in a long phase is 20 MB, of which they all have the same. */
 const BODY = isShort ? 1000 : 2000;
 /**
  * For what comes and goes at such a rate. 12 to 29 MiB were seen, as much while nobody was frozen, and 52 in long phases where
- * the machine had ten times more to do than it has processors. A server that holds what a long phase has for its frozen ones
- * is above the bound; a short phase has too little to tell.
+ * the machine had ten times more to do than it has processors. That the server holds
+ * nothing for its frozen ones cannot be told from this, but from the 500 MiB of the memory test below.
  */
 const GROWTH_FROZEN = 72 * MIB;
 const WINDOW = { windowBytes: MIB / 4 };

@@ -69,6 +69,10 @@ it.runIf(writes && !names().includes(client))('writes a client of the protocol o
   save(await record(), client);
 });
 
+it('has a fixture of the format and of the protocol of now', () => {
+  expect(names()).toEqual(expect.arrayContaining([current, client]));
+});
+
 it.each(names().filter(name => name.startsWith('client-')))('%s is answered as it was', async name => {
   const recording = json(name) as Recording;
   const { answers, friend } = await play(recording);

@@ -1,6 +1,6 @@
 /**
  * A TCP proxy between clients and a server that does to them what networks do: cuts, resets, half-closes, delays, holds
- * bytes back, loses them, hands them on in pieces. By events and not by time, but for `throttle`; what is left to chance
+ * bytes back, loses them, hands them on in pieces. By events and not by time, but for `throttle` and `delay`; what is left to chance
  * follows a seed.
  *
  *   client ──up──▶ proxy ──up──▶ server            each direction of each connection is a `Stream` with a queue
@@ -35,6 +35,8 @@ interface Conditions {
   piece: number;
   /** Turns of the event loop between pieces. */
   turns: number;
+  /** Milliseconds that the oldest of what waits is held up. */
+  delay: number;
   /** Types of frames that are lost, while all others arrive. */
   lost: ReadonlySet<number>;
   /** Bytes in a second; Infinity: as many as there are. */
@@ -46,6 +48,7 @@ const untouched = (): Conditions => ({
   dropped: false,
   piece: Infinity,
   turns: 0,
+  delay: 0,
   lost: new Set(),
   rate: Infinity,
 });
@@ -101,6 +104,8 @@ class Stream {
     this.#isPumping = true;
     while (this.#queue.length > 0 && !this.#conditions.held && !this.#to.destroyed) {
       for (let turn = 0; turn < this.#conditions.turns; turn++) await new Promise(setImmediate);
+      const { delay } = this.#conditions;
+      if (delay > 0) await new Promise(resolve => setTimeout(resolve, delay));
       if (this.#conditions.rate !== Infinity) await new Promise(resolve => setTimeout(resolve, 1000 / PORTIONS));
       await this.#write(this.#next());
     }
@@ -259,6 +264,11 @@ export class Proxy {
   /** So many bytes in a second and no more. */
   throttle(direction: Direction, rate: number): void {
     this.#conditions[direction].rate = rate;
+  }
+
+  /** Bytes are so many milliseconds late. */
+  delay(direction: Direction, ms: number): void {
+    this.#conditions[direction].delay = ms;
   }
 
   /** Bytes travel in pieces of so many, or of a random number (0), so many turns of the event loop apart. */

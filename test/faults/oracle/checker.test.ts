@@ -234,9 +234,11 @@ describe('it is found when', () => {
     expect(judge([intent(1), receipt(1, 'stored'), notice(1, { attempts: 1 }), ...handled(1), closed()]).text).toEqual(
       [],
     );
-    expect(
-      judge([intent(1), ['sender.1', { k: 'refused', n: 1, code: 'closed' }], ...handled(1), closed()]).text,
-    ).toEqual([]);
+    const left: Step = ['sender.1', { k: 'refused', n: 1, code: 'closed' }];
+    expect(judge([intent(1), left, ...handled(1), closed()], { drained: false }).text).toEqual([]);
+    // Who leaves after the drain has its answers.
+    expect(wrongs(judge([intent(1), left, ...handled(1), closed()]))).toEqual({ unanswered: 1 });
+    expect(wrongs(judge([intent(1), left, closed()]))).toEqual({ unanswered: 1 });
   });
 
   it('a receipt says delivered before the last recipient has ended', () => {

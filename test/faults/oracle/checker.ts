@@ -224,6 +224,9 @@ function checkAnswer(message: Message, { drained }: Cast, findings: Findings): v
   const { key, until, receipt, refused, persistent, isAnswered } = message;
   if (drained && isAnswered && receipt === undefined && refused === undefined)
     findings.add('unanswered', `${key} has no receipt`);
+  // A client that leaves rejects what it still waits for: nobody had answered that.
+  if (drained && isAnswered && refused !== undefined && !NOT_SENT.includes(refused))
+    findings.add('unanswered', `${key} was rejected with ${refused}`);
   if (receipt === undefined) return;
   const isPossible = persistent
     ? receipt.status !== 'routed' && !(until === 'delivered' && receipt.status === 'stored')

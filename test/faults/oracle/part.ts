@@ -21,6 +21,12 @@ export interface PartOptions {
   readonly failed: (error: Error) => void;
 }
 
+/** How a process is run: by a command such as strace with its options, and with variables beside those of this one. */
+export interface How {
+  readonly wrap?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 /** What a process says. */
 export interface Said {
   readonly type: string;
@@ -51,15 +57,15 @@ export class Part {
     return this.#child?.pid;
   }
 
-  /** Starts a process, the next one of this part. `more` is added to what it is told, and `wrap` is a command that runs it. */
-  start(more: Record<string, unknown> = {}, wrap: readonly string[] = []): void {
+  /** Starts a process, the next one of this part. `more` is added to what it is told. */
+  start(more: Record<string, unknown> = {}, { wrap = [], env = {} }: How = {}): void {
     const { role, label, folder, options, failed } = this.#options;
     const id = `${label}.${String(++this.#number)}`;
     const told = JSON.stringify({ ...options(id, this.#number), ...more });
     const script = fileURLToPath(new URL(`./${role}.cjs`, import.meta.url));
     const [command, ...args] = [...wrap, process.execPath, script, told] as unknown as [string, ...string[]];
     const errors = openSync(join(folder, `${id}.err`), 'a');
-    const child = spawn(command, args, { stdio: ['ignore', errors, errors, 'ipc'] });
+    const child = spawn(command, args, { stdio: ['ignore', errors, errors, 'ipc'], env: { ...process.env, ...env } });
     closeSync(errors);
     this.#child = child;
     this.#said = [];
@@ -125,10 +131,13 @@ export class Part {
     await this.ended();
   }
 
-  /** It leaves in order. */
+  /** It leaves in order, or has failed. */
   async close(): Promise<void> {
+    if (this.#child === undefined) return;
     this.#isEnding = true;
     this.tell({ type: 'close' });
     await this.ended();
+    const { exitCode, signalCode } = this.#child;
+    if (exitCode !== 0) this.#options.failed(new Error(`${this.label} left with ${String(exitCode ?? signalCode)}`));
   }
 }

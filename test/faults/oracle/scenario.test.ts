@@ -2,9 +2,9 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
+import { MEMORY } from '../evidence.js';
 import { play } from './scenario.js';
 
-const MEMORY = '/dev/shm';
 const noMemory = !existsSync(MEMORY);
 
 /** What a scenario fails with; what it has kept goes with the test. */

@@ -10,7 +10,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { once } from 'node:events';
 import { seeded } from '../../helpers/proxy.js';
-import { keep } from '../evidence.js';
+import { announce, apartFolder, keep, MEMORY, type Run } from '../evidence.js';
 import { check, type Verdict } from './checker.js';
 import { Part, type Role, type Said } from './part.js';
 import { Histories } from './records.js';
@@ -47,6 +47,8 @@ export interface Load {
 
 export interface ScenarioOptions {
   readonly suite: string;
+  /** What tells its runs from others of the suite. */
+  readonly part?: string;
   readonly seed: number;
   /** Folder of the store; one that is removed at the end by default. */
   readonly dataDir?: string;
@@ -87,9 +89,7 @@ const LOAD: Load = {
 };
 
 /** No progress for so long is a failure of its own. */
-const STALL = 60_000;
-/** A file system of its own, where there is one. */
-const MEMORY = '/dev/shm';
+const STALL_MS = 60_000;
 
 export class Scenario {
   readonly options: ScenarioOptions;
@@ -120,8 +120,7 @@ export class Scenario {
     this.random = seeded(seed);
     this.#recipients = options.recipients ?? RECIPIENTS;
     this.#temporary = mkdtempSync(join(tmpdir(), `broadcast-${suite}-`));
-    const memory = existsSync(MEMORY) ? MEMORY : tmpdir();
-    this.#folder = mkdtempSync(join(memory, `broadcast-${suite}-${String(seed)}-`));
+    this.#folder = apartFolder(`broadcast-${suite}-${String(seed)}-`);
     this.#histories = new Histories(this.#folder);
     this.dataDir = dataDir ?? join(this.#temporary, 'data');
     this.isApart = areApart(this.#folder, dirname(this.dataDir));
@@ -204,12 +203,12 @@ export class Scenario {
   /** Starts the server, and waits until it listens or was killed. `more` is added to what it is told. */
   async startServer(more: Record<string, unknown> = {}): Promise<void> {
     this.server.start(more);
-    await this.#watch(this.server.saw('listening'));
+    await this.#watch(this.server.saw('listening'), 'the server has not begun to listen');
   }
 
   /** Until a client that was started is online, or was killed. */
   async online(part: Part): Promise<void> {
-    await this.#watch(part.saw('online'));
+    await this.#watch(part.saw('online'), `${part.label} has not come online`);
   }
 
   /** Receivers that are there while faults are injected. */
@@ -224,7 +223,8 @@ export class Scenario {
   /** Until so many further messages have been handled, or about so many. */
   async progress(count: number): Promise<void> {
     const goal = this.#handled + count;
-    while (this.#handled < goal) await this.#watch(new Promise<void>(resolve => this.#waiters.push(resolve)));
+    while (this.#handled < goal)
+      await this.#watch(new Promise<void>(resolve => this.#waiters.push(resolve)), 'nobody has handled anything');
   }
 
   #hear({ type, count }: Said): void {
@@ -242,11 +242,11 @@ export class Scenario {
     for (const wake of this.#waiters.splice(0)) wake();
   }
 
-  /** What is waited for, unless something fails or nothing happens. */
-  async #watch<T>(wanted: Promise<T>, ms = STALL): Promise<T> {
+  /** What is waited for, unless something fails or it takes too long: `what` says what is so then. */
+  async #watch<T>(wanted: Promise<T>, what: string): Promise<T> {
     let timer: NodeJS.Timeout | undefined;
     const stall = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`nothing has happened for ${String(ms)} ms`)), ms);
+      timer = setTimeout(() => reject(new Error(`for ${String(STALL_MS)} ms ${what}`)), STALL_MS);
     });
     const failure = new Promise<void>(resolve => this.#waiters.push(resolve)).then(() => this.#check(wanted));
     try {
@@ -272,12 +272,12 @@ export class Scenario {
     for (const part of [...this.receivers, ...this.senders]) if (!part.isRunning) part.start();
     for (const part of [...this.receivers, ...this.senders]) await this.online(part);
     const settled = this.senders.map(part => part.ask({ type: 'stop' }, 'settled'));
-    await this.#watch(Promise.race([Promise.all(settled), pause(end - performance.now())]));
+    await this.#watch(Promise.race([Promise.all(settled), pause(end - performance.now())]), 'receipts are waited for');
     const open = new Outstanding(this.#histories);
     for (let quiet = 0; quiet < 3 && performance.now() < end;) {
       await pause(50);
       if (this.#failure !== undefined) throw this.#failure;
-      const said = await this.#watch(this.server.ask({ type: 'stats' }, 'stats'));
+      const said = await this.#watch(this.server.ask({ type: 'stats' }, 'stats'), 'the server does not answer');
       const { queued = 1, backlog = 1 } = (said?.['stats'] ?? {}) as { queued?: number; backlog?: number };
       const isEmpty = queued === 0 && backlog === 0;
       // The server may be wrong about it: then something is missing, and has a while to come.
@@ -289,7 +289,10 @@ export class Scenario {
   /** Everybody leaves, and the oracle says what it thinks. */
   async finish(): Promise<Verdict> {
     const leaving = Promise.all([...this.senders, ...this.receivers].map(part => part.close()));
-    await this.#watch(leaving.then(() => this.server.close()));
+    await this.#watch(
+      leaving.then(() => this.server.close()),
+      'not everybody has left in order',
+    );
     this.#histories.readAll();
     const shared = this.#recipients.filter(({ processes = 1 }) => processes > 1).map(({ name }) => name);
     const unordered = this.#recipients.flatMap(({ name, handlers = {} }) =>
@@ -303,8 +306,7 @@ export class Scenario {
   /** Ends every process. Returns the problem, if there was one, with where everything is kept. */
   async end(problem?: unknown, verdict?: Verdict): Promise<Error | undefined> {
     await Promise.all([...this.senders, ...this.receivers, this.server].map(part => part.kill()));
-    const { suite, seed, ...options } = this.options;
-    const run = { suite, seed, options, history: () => ({ verdict }) };
+    const run = { ...runOf(this.options), history: () => ({ verdict }) };
     const folders = { histories: this.#folder, data: this.dataDir };
     const failure = problem === undefined ? undefined : await keep(run, problem, folders);
     rmSync(this.#folder, { recursive: true, force: true });
@@ -342,11 +344,16 @@ class Outstanding {
   }
 }
 
+function runOf({ suite, part, seed, ...options }: ScenarioOptions): Omit<Run, 'history'> {
+  return { suite, seed, options, ...(part !== undefined && { part }) };
+}
+
 /** A verdict, and whether the histories had a file system of their own: 0, or 1 where there is no second one. */
 type Played = Verdict & { readonly historiesBesideTheStore: number };
 
 /** Plays a scenario to its end. Throws when a promise was broken, and says how the run is repeated. */
 export async function play(options: ScenarioOptions, faults: (scenario: Scenario) => Promise<void>): Promise<Played> {
+  announce(runOf(options));
   const scenario = await Scenario.start(options);
   let verdict: Verdict | undefined;
   try {
