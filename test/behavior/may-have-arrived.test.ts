@@ -119,6 +119,25 @@ describe('a final notice about a message that is not safe yet', () => {
     expect(notices).toMatchObject([QUEUE_FULL]);
   });
 
+  it('is told once, when the connection breaks later, while an earlier message keeps the floor', async () => {
+    const { port, network, sender, handled, notices, receipt } = await halfRefused();
+    const other = newClient(port, 'other');
+    other.onMessage(() => undefined);
+    await other.connect();
+    // The first one is in hand still.
+    const later = sender.sendMessage(BroadcastMessage.createGroupMessage(['other', 'away'], 'for both'));
+    expect(await later).toMatchObject({ failures: [QUEUE_FULL] });
+    for (let i = 0; i < 2; i++) {
+      const back = new Promise<void>(resolve => sender.once('online', () => resolve()));
+      network.cut();
+      await back;
+      await sender.flush();
+    }
+    handled.open();
+    await receipt;
+    expect(notices).toMatchObject([QUEUE_FULL, QUEUE_FULL]);
+  });
+
   it('is told when nothing is sent again because the sender is closed', async () => {
     const { sender, notices, receipt } = await halfRefused();
     const rejected = expect(receipt).rejects.toMatchObject({ code: 'closed' });

@@ -67,8 +67,11 @@ function freeOn(disk: string): number {
 const FAULTS = 6;
 /** A disk that lies may lose what was safe; see disk-failing.ts. */
 const HONEST = KINDS.filter(({ how }) => how !== 'lies');
-/** A call of the first ones that a process makes, mostly. */
+/** A call of the first ones that a process makes, mostly; of folders there are few. */
 const MOST_CALLS = 25;
+const MOST_FOLDERS = 6;
+/** So many messages are handled while a fault is waited for. */
+const PATIENCE = 4000;
 /** Calls are counted by each thread for itself. */
 const ONE_THREAD = { UV_THREADPOOL_SIZE: '1' };
 
@@ -91,7 +94,8 @@ export async function playFailing(seed: number, tally: Tally): Promise<void> {
 async function suffer(scenario: Scenario, trace: string, tally: Tally): Promise<void> {
   const { server, random } = scenario;
   const kind = HONEST[Math.floor(random() * HONEST.length)] as (typeof HONEST)[number];
-  const fault = { ...kind, at: 1 + Math.floor(random() ** 2 * MOST_CALLS), times: 1 };
+  const most = kind.call === 'fsync' ? MOST_FOLDERS : MOST_CALLS;
+  const fault = { ...kind, at: 1 + Math.floor(random() ** 2 * most), times: 1 };
   await scenario.progress(50);
   await server.kill();
   // -D: the server is the child, and strace its grandchild, which ends with it.
@@ -99,7 +103,7 @@ async function suffer(scenario: Scenario, trace: string, tally: Tally): Promise<
   server.condemn();
   const stops = server.saw('engine-failed').then(() => 'fail-stops');
   const ends = [stops, server.saw('failed').then(() => 'refused starts')];
-  let outcome = await Promise.race([...ends, scenario.progress(400).then(() => 'went on')]);
+  let outcome = await Promise.race([...ends, scenario.progress(PATIENCE).then(() => 'went on')]);
   const [final] = finalOnes(fault, trace);
   if (outcome === 'went on' && final !== undefined) {
     outcome = await Promise.race([stops, delay(SAYS_SO_MS).then(() => 'went on')]);
