@@ -26,6 +26,7 @@ export class LoopDisk {
   readonly #image: string;
   /** Where it is mounted. */
   readonly path: string;
+  #isCut = false;
   readonly #remove = (): void => this.remove();
 
   constructor(bytes: number) {
@@ -51,11 +52,14 @@ export class LoopDisk {
   }
 
   cut(how: Cut): void {
+    this.#isCut = true;
     run('perl', '-e', IOCTL, this.path, String(SHUTDOWN), String(FLAGS[how]));
   }
 
-  /** Nobody may have a file of it open. */
+  /** When it was cut. Nobody may have a file of it open. */
   repair(): void {
+    if (!this.#isCut) return;
+    this.#isCut = false;
     run('umount', this.path);
     this.#mount();
   }

@@ -32,6 +32,7 @@ it.skipIf(missing !== undefined)(
             seed,
             dataDir: join(disk.path, 'data'),
             server: { segmentBytes: 64 * 1024, reserveBytes: MIB },
+            mend: () => disk.repair(),
           },
           scenario => cutAgainAndAgain(scenario, disk, Math.min(CUTS, left), tally),
         );

@@ -65,6 +65,8 @@ export interface ScenarioOptions {
   readonly failing?: number;
   /** Why persistent messages may fail. Default: they expire. */
   readonly reasons?: readonly string[];
+  /** Makes the store readable again, when a run has failed and nobody has its files open: called before they are kept. */
+  readonly mend?: () => void;
   /** Milliseconds that the drain may take. */
   readonly drainMs?: number;
 }
@@ -307,6 +309,7 @@ export class Scenario {
   async end(problem?: unknown, verdict?: Verdict): Promise<Error | undefined> {
     await Promise.all([...this.senders, ...this.receivers, this.server].map(part => part.kill()));
     const run = { ...runOf(this.options), history: () => ({ verdict }) };
+    if (problem !== undefined) this.options.mend?.();
     const folders = { histories: this.#folder, data: this.dataDir };
     const failure = problem === undefined ? undefined : await keep(run, problem, folders);
     rmSync(this.#folder, { recursive: true, force: true });
