@@ -11,6 +11,7 @@ import { BroadcastError } from '../../../src/errors.js';
 import { Mutator } from './mutator.js';
 import { checkPrototypes } from './prototypes.js';
 import type { Watchdog } from './watchdog.js';
+import { revision } from '../suite.js';
 
 export const FINDINGS: string = fileURLToPath(new URL('../../../.cache/faults/hostile-bytes', import.meta.url));
 
@@ -139,7 +140,9 @@ export class Fuzz<I> {
     mkdirSync(FINDINGS, { recursive: true });
     writeFileSync(file, `${JSON.stringify({ what: String(cause), input: text })}\n`);
     const where = `${this.target.name}, seed ${String(this.seed)}, execution ${String(this.executions)}`;
-    return new Error(`${where}: ${String(cause)}\n${text.slice(0, 400)}\nkept in ${file}`, { cause });
+    return new Error(`${where}: ${String(cause)}\n${text.slice(0, 400)}\nrevision ${revision()}; kept in ${file}`, {
+      cause,
+    });
   }
 }
 
