@@ -14,7 +14,7 @@ import { readBatches } from './reader.js';
 import { RECORD, RecordWriter } from './record.js';
 import { DAMAGED, segmentName, type Segment } from './segment.js';
 import { forGood, SyncFailed } from './shortage.js';
-import type { LogState, Stored, StoredSender } from './state.js';
+import type { LogState, Stored } from './state.js';
 import type { GroupWriter } from './writer.js';
 
 export interface ReclaimHost {
@@ -46,8 +46,14 @@ const FEW_SEGMENTS = 4;
 /** What is written again goes into the log in pieces of about this size, so that it holds nobody up. */
 const PIECE = 1024 * 1024;
 const LEAST_PIECE = 64 * 1024;
-/** Records that are written again have the notes and the places of now, which may be more than they had. */
-const GROWTH = 17 / 16;
+/** What a record has beside its texts and numbers that can be many. */
+const RECORD_BYTES = 64;
+
+/** Bytes in all, and of the largest record. */
+interface Need {
+  readonly bytes: number;
+  readonly largest: number;
+}
 
 export class Reclaimer {
   readonly #host: ReclaimHost;
@@ -122,7 +128,8 @@ export class Reclaimer {
   /** True when the segment is gone. */
   async #reclaim(segment: Segment): Promise<boolean> {
     const { writer, segments } = this.#host;
-    if (!(await this.#hasRoomFor(segment)) || !(await this.#copyMessages(segment))) return false;
+    const need = this.#needOf(segment);
+    if (!(await this.#findRoom(need)) || !(await this.#copyMessages(segment, need))) return false;
     await this.#copyEntries(segment);
     await this.#copySenders(segment);
     await writer.commit();
@@ -204,15 +211,30 @@ export class Reclaimer {
 
   /**
    * What is written again needs room before it gives room back. Records that wait for room would be before all others: the
-   * acknowledgements too, after which less is left to be written again.
+   * acknowledgements too, after which less is left to be written again. Without room it is looked at again later.
    */
-  async #hasRoomFor(segment: Segment): Promise<boolean> {
-    const { state, segmentBytes } = this.#host;
-    if (segment.liveBytes === 0) return true;
-    let bytes = segment.liveBytes * GROWTH;
-    for (const sender of state.senders.values()) if (sender.segment === segment) bytes += sizeOfSender(sender);
-    this.#isBlocked = !(await this.#host.canWrite(bytes, pieceBytes(segmentBytes)));
+  async #findRoom({ bytes, largest }: Need): Promise<boolean> {
+    const piece = Math.max(pieceBytes(this.#host.segmentBytes), largest);
+    this.#isBlocked = bytes > 0 && !(await this.#host.canWrite(bytes, piece));
     return !this.#isBlocked;
+  }
+
+  /** What a segment's records take when they are written again, at most. */
+  #needOf(segment: Segment): Need {
+    const { state } = this.#host;
+    const need = { bytes: 0, largest: 0 };
+    const add = (bytes: number): void => {
+      need.bytes += bytes;
+      need.largest = Math.max(need.largest, bytes);
+    };
+    if (segment.liveBytes === 0) return need;
+    for (const [stored, placements] of placesOf(state, segment, segment.lowHandle, segment.highHandle))
+      add(bytesAgain(stored, placements));
+    for (const [key, { value, segment: where }] of state.entries)
+      if (where === segment) add(RECORD_BYTES + 3 * (key.length + value.length));
+    for (const { name = '', taken, segment: where } of state.senders.values())
+      if (where === segment) add(RECORD_BYTES + 3 * name.length + 16 * taken.rangeCount);
+    return need;
   }
 
   /** There may be room for what there was none for. */
@@ -222,14 +244,15 @@ export class Reclaimer {
   }
 
   /** Writes the messages of a segment that are left again, with the places that they have in queues. False without room. */
-  async #copyMessages(segment: Segment): Promise<boolean> {
+  async #copyMessages(segment: Segment, { bytes: needed, largest }: Need): Promise<boolean> {
     const { state, writer, segmentBytes } = this.#host;
     const most = pieceBytes(segmentBytes);
     const left = [...placesOf(state, segment, segment.lowHandle, segment.highHandle).keys()].sort(
       (a, b) => a.offset - b.offset,
     );
+    let written = 0;
     for (let at = 0; at < left.length && !this.#stopped;) {
-      if (!(await this.#hasRoomFor(segment))) return false;
+      if (!(await this.#findRoom({ bytes: needed - written, largest }))) return false;
       const piece: Stored[] = [];
       for (let bytes = 0; at < left.length && bytes < most; at++) {
         const stored = left[at] as Stored;
@@ -257,6 +280,7 @@ export class Reclaimer {
         }
         const { handle, expiresAt } = stored;
         const bytes = encodeBatch(RECORD.REBATCH, { handle, expiresAt, batch, placements });
+        written += bytes.length;
         writer.add({
           bytes,
           joined: false,
@@ -293,9 +317,10 @@ function pieceBytes(segmentBytes: number): number {
   return Math.min(PIECE, Math.max(LEAST_PIECE, segmentBytes / 32));
 }
 
-/** Bytes of its record, at most. */
-function sizeOfSender({ name = '', taken }: StoredSender): number {
-  return 64 + 3 * name.length + 16 * taken.rangeCount;
+/** Bytes of the record of a batch with the places of now, at most. */
+function bytesAgain({ size }: Stored, placements: readonly Placement[]): number {
+  const texts = placements.reduce((sum, { queue, note = '' }) => sum + 16 + 3 * (queue.length + note.length), 0);
+  return size + texts;
 }
 
 /** Where the messages of a segment's batches between two handles are at this moment. */

@@ -5,6 +5,8 @@ import { DiskBench, settled, ticking, until } from '../../helpers/disk-bench.js'
 import { SimulatedDisk } from '../../helpers/simulated-files.js';
 
 const KIB = 1024;
+/** A queue. */
+const LONG = 'q'.repeat(200);
 
 /** A store on a disk that others fill too. */
 class FullDisk {
@@ -116,6 +118,38 @@ it('goes on by itself when others give room back, though nobody writes', async (
   await disk.pass();
   expect(disk.used).toBeLessThan(before / 2);
   await disk.end();
+});
+
+it.each<[string, (bench: DiskBench) => void]>([
+  [
+    'a message is larger than what is written at a time',
+    bench => void bench.append('away', ['x'], { bodyBytes: 200 * KIB }),
+  ],
+  [
+    'messages were acknowledged out of order, so that each has a place of its own',
+    bench => {
+      for (let n = 0; n < 3; n++) {
+        const first = bench.append(
+          LONG,
+          Array.from({ length: 400 }, () => 'x'),
+        );
+        for (let i = 0; i < 400; i += 2) bench.engine.ack(LONG, first + i, 1);
+      }
+    },
+  ],
+])('takes acknowledgements in any case: %s', async (_, prepare) => {
+  for (const free of [64, 165]) {
+    const disk = await fullDisk({ segmentBytes: 256 * KIB, reserveBytes: 512 * KIB });
+    prepare(disk.bench);
+    await disk.bench.engine.commit();
+    disk.capacity = (free === 64 ? 3072 : 2690) * KIB;
+    await disk.fill(['here'], 8 * KIB);
+    disk.free = free * KIB;
+    await disk.acknowledge('here', 1);
+    for (const queue of ['away', LONG]) disk.bench.engine.drop(queue);
+    await disk.acknowledge('here');
+    await disk.end();
+  }
 });
 
 it('counts what senders take whose names are long', async () => {
