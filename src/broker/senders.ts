@@ -233,6 +233,8 @@ function mergeFailure(sender: Sender, message: FailureMessage): boolean {
 }
 
 function keepFailure(ctx: Context, sender: Sender, message: FailureMessage): void {
+  // What is below the floor was safe: nobody asks for it again.
+  if (message.position < sender.floor) return;
   if (sender.kept.length < ctx.limits.notices) sender.kept.push(message);
 }
 

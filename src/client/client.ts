@@ -220,7 +220,8 @@ export class BroadcastTcpClient extends BroadcastClient {
     const isSameStore = this.#store === welcome.store;
     this.#store = welcome.store;
     // A run that knows it from a connection whose WELCOME was lost has been written nothing.
-    const known = welcome.known && this.#boot === welcome.boot;
+    const sameRun = this.#boot === welcome.boot;
+    const known = welcome.known && sameRun;
     this.#boot = welcome.boot;
     forgetDepartures(welcome.store, this.name, this.#departed);
     if (!isSameStore) this.#forgetStore();
@@ -229,7 +230,7 @@ export class BroadcastTcpClient extends BroadcastClient {
     this.#requests.online();
     this.#subscriptions.online();
     this.#sendRanges(FRAME.TRACK, this.#outbox.trackedPositions());
-    this.#outbox.online({ ...limits, ...welcome, known });
+    this.#outbox.online({ ...limits, ...welcome, known, sameRun });
     this.#sending.adopt(limits);
     this.#outbox.pump();
     this.#requests.pump(this.#outbox.writtenBelow);

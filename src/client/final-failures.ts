@@ -19,23 +19,22 @@ const NONE: readonly DeliveryFailure[] = [];
 export class FinalFailures {
   /** By each message that is not safe. */
   readonly #held = new Map<number, Held[]>();
-  /** By the first message: a server that is met again says again what it has said. */
-  readonly #said = new Map<number, FailureRun[]>();
+  /** What was said, and the first position behind it: a server that is met again says it again. */
+  readonly #said = new Map<string, number>();
 
   /** Notes what is said; false when it was said before. */
   note(run: FailureRun): boolean {
-    const said = this.#said.get(run.position);
-    if (said === undefined) this.#said.set(run.position, [run]);
-    else if (said.some(other => isSame(other.failure, run.failure))) return false;
-    else said.push(run);
+    const key = keyOf(run);
+    if (this.#said.has(key)) return false;
+    this.#said.set(key, run.position + (run.failure.count ?? 1));
     return true;
   }
 
   /** The server says nothing any more of what is below. */
   passed(floor: number): void {
-    for (const [position, [run]] of this.#said) {
-      if (position + ((run as FailureRun).failure.count ?? 1) > floor) return;
-      this.#said.delete(position);
+    for (const [key, end] of this.#said) {
+      if (end > floor) return;
+      this.#said.delete(key);
     }
   }
 
@@ -84,9 +83,9 @@ export class FinalFailures {
   }
 }
 
-/** Of the same first message. */
-function isSame({ reason, target }: DeliveryFailure, other: DeliveryFailure): boolean {
-  return reason === other.reason && target.client === other.target.client && target.channel === other.target.channel;
+/** Several may be of the same messages, for other recipients; of a shared name there is one for each of its processes. */
+function keyOf({ position, failure: { target, reason, count = 1 } }: FailureRun): string {
+  return JSON.stringify([position, count, reason, target.client, target.channel]);
 }
 
 /** The same failure for each run of messages that are kept. */

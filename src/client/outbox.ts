@@ -52,6 +52,8 @@ export interface Known {
   readonly taken: readonly { readonly first: number; readonly count: number }[];
   /** What was written since the connection before went to this run of the server: `taken` tells what of it has arrived. */
   readonly known: boolean;
+  /** The run of the server is that of the connection before, whether it still knows this instance or not. */
+  readonly sameRun: boolean;
 }
 
 export class Outbox {
@@ -202,12 +204,16 @@ export class Outbox {
     this.#onWire = 0;
     this.#onWireBytes = 0;
     this.#announcedFloor = this.floor;
-    if (connection.known) return;
+    if (!connection.known) for (const batch of this.#batches) batch.isDoubtful ||= batch.isWritten;
+    if (!connection.sameRun) this.#decideAnew();
+  }
+
+  /** What another run of the server has said of messages that this one is sent again. */
+  #decideAnew(): void {
     const isSafe = (position: number): boolean => this.#isSafe(position);
     this.#ended.push(...this.#final.forget(position => isSafe(position) || this.#taken.has(position), isSafe));
     for (const batch of this.#batches) {
       if (!batch.isWritten) continue;
-      batch.isDoubtful = true;
       for (let i = batch.prefix; i < batch.count; i++)
         if (!batch.isSettled(i) && !this.#taken.has(batch.first + i)) batch.receipts[i]?.forgetFailures();
     }
@@ -305,11 +311,11 @@ export class Outbox {
     } else {
       (batch.receipts[position - batch.first] as LazyReceipt).settle(status, durability);
     }
-    if (batch.settle(position - batch.first)) this.#isOver(position);
+    if (batch.settle(position - batch.first)) this.#ends(position);
   }
 
   /** A message is not this outbox's any more. */
-  #isOver(position: number): void {
+  #ends(position: number): void {
     this.#messages--;
     for (const failure of this.#final.settled(position)) this.#ended.push(failure);
   }
@@ -429,7 +435,7 @@ export class Outbox {
     batch.isSealed = true;
     for (let i = from; i < to; i++) {
       if (!batch.settle(i)) continue;
-      this.#isOver(batch.first + i);
+      this.#ends(batch.first + i);
       const receipt = batch.receipts[i] as LazyReceipt;
       const { channels, clients } = batch.envelope;
       const failure = this.finalFailure({ id: receipt.id, channels, clients }, reason, attempts);

@@ -1,6 +1,6 @@
 /** A final notice says with `attempts` whether the message may have reached a handler (docs/failures.md); 0 is a promise. */
 import { describe, expect, it } from 'vitest';
-import { BroadcastMessage, type DeliveryFailure, type Receipt } from '../../src/index.js';
+import { BroadcastMessage, type DeliveryFailure, type Receipt, type ServerConfig } from '../../src/index.js';
 import { FRAME, FRAME_HEADER } from '../../src/protocol/constants.js';
 import { Reader } from '../../src/protocol/bytes.js';
 import { decodeFailure } from '../../src/protocol/deliveries.js';
@@ -8,7 +8,7 @@ import { TestClock } from '../../src/testing/index.js';
 import { fillable, stuck } from '../helpers/full-store.js';
 import { startProxy } from '../helpers/proxy.js';
 import { RawPeer } from '../helpers/raw-peer.js';
-import { connectedClient, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
+import { connectedClient, departures, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
 
 const DAY = 24 * 60 * 60 * 1000;
 
@@ -73,8 +73,8 @@ it('says of one process of a shared name that another one may have had the messa
 });
 
 /** A sender whose message one recipient handles for as long as the test wants, while there is no room for the other one. */
-async function halfRefused(until: 'safe' | 'delivered' = 'safe') {
-  const options = { storeAfter: 60_000, limits: { queueMessages: 1 } };
+async function halfRefused(until: 'safe' | 'delivered' = 'safe', more: ServerConfig = {}) {
+  const options = { storeAfter: 60_000, limits: { queueMessages: 1 }, ...more };
   const { server, port } = await startServer('memory', options);
   const reader = newClient(port, 'reader');
   const [started, handled] = [new Inbox(), gate()];
@@ -136,6 +136,49 @@ describe('a final notice about a message that is not safe yet', () => {
     handled.open();
     await receipt;
     expect(notices).toMatchObject([QUEUE_FULL, QUEUE_FULL]);
+  });
+
+  it('is told once, when the server has given the sender up meanwhile', async () => {
+    const clock = new TestClock();
+    const { server, network, sender, handled, notices, receipt } = await halfRefused('safe', {
+      clock,
+      instanceGrace: 1000,
+    });
+    const gone = departures(server);
+    const back = new Promise<void>(resolve => sender.once('online', () => resolve()));
+    network.isRefusing = true;
+    network.cut();
+    await gone.reached(1);
+    clock.tick(2000);
+    network.isRefusing = false;
+    await back;
+    await sender.flush();
+    handled.open();
+    expect(await receipt).toMatchObject({ failures: [QUEUE_FULL] });
+    expect((await receipt).failures).toHaveLength(1);
+    expect(notices).toMatchObject([QUEUE_FULL]);
+  });
+
+  it('is told once of a message that was safe, when the notice could not be kept', async () => {
+    const { engine, store } = fillable();
+    store.full = false;
+    const { server, port } = await startServer('memory', { engine });
+    const network = await startProxy(port);
+    const sender = await connectedClient(network.port, 'sender');
+    const notices: DeliveryFailure[] = [];
+    sender.onDeliveryFailure(failure => failure.final && notices.push(failure));
+    await sender.sendMessage(BroadcastMessage.createClientMessage('away', 1));
+    await sender.flush();
+    store.full = true;
+    await server.forget('away');
+    for (let i = 0; i < 2; i++) {
+      await sender.flush();
+      const back = new Promise<void>(resolve => sender.once('online', () => resolve()));
+      network.cut();
+      await back;
+    }
+    await sender.flush();
+    expect(notices).toMatchObject([{ reason: 'dropped' }]);
   });
 
   it('is told when nothing is sent again because the sender is closed', async () => {

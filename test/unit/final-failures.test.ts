@@ -42,14 +42,11 @@ it('knows what was said before, of whom and why, until the floor has passed it',
   const { final, run } = refused();
   const other = { ...run, failure: { ...run.failure, target: { client: 'other' } } };
   const expired = { ...run, failure: { ...run.failure, reason: 'expired' as const } };
-  expect([run, other, expired, run, other, expired].map(one => final.note(one))).toEqual([
-    false,
-    true,
-    true,
-    false,
-    false,
-    false,
-  ]);
+  // Of another process of the same name.
+  const fewer = { ...run, failure: { ...run.failure, count: 2 } };
+  const all = [run, other, expired, fewer];
+  expect(all.map(one => final.note(one))).toEqual([false, true, true, true]);
+  expect(all.map(one => final.note(one))).toEqual([false, false, false, false]);
   final.passed(15);
   expect(final.note(run)).toBe(false);
   final.passed(16);

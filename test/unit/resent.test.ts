@@ -33,7 +33,7 @@ it('keeps the mark on later connections to a run that knows the sender, and does
   const connect = (known: boolean, sendWindow = 10): string[] => {
     outbox.offline();
     pieces.length = 0;
-    outbox.online({ sender: 1, sendWindow, sendWindowBytes: 10_000, taken: [], known });
+    outbox.online({ sender: 1, sendWindow, sendWindowBytes: 10_000, taken: [], known, sameRun: known });
     outbox.pump();
     return pieces.flatMap((header, i) => {
       if (i % 2 === 1) return [];
