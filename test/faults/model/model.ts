@@ -444,7 +444,9 @@ export class Model {
     const { subscriptions, peers } = this.role(name);
     if (!subscriptions.delete(channel)) return;
     for (const duty of this.duties()) {
-      if (duty.name !== name || duty.subscription !== channel || duty.state === 'gone') continue;
+      if (duty.name !== name || duty.subscription !== channel) continue;
+      // Where one process of a shared name has refused it, another one's copy may wait still.
+      if (duty.state === 'gone' && (duty.isOrdered || !duty.isRefused)) continue;
       duty.isEnded = true;
       duty.isUnsure = true;
     }
