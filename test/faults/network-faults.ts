@@ -125,11 +125,20 @@ export class NetworkFaults {
       end();
       return;
     }
-    const kind = pick(this.kinds, random);
+    await this.#begin(proxy, pick(this.kinds, random), random);
+  };
+
+  /** A server is about to start anew, and what it says first to some client is lost. */
+  readonly loseFirstWords = async (random: Random): Promise<void> => {
+    const proxy = pick(this.#proxies, random);
+    if (!this.#ends.has(proxy)) await this.#begin(proxy, 'welcomesLost', random);
+  };
+
+  async #begin(proxy: Proxy, kind: string, random: Random): Promise<void> {
     this.injected[kind] = (this.injected[kind] ?? 0) + 1;
     const begun = await (DISTURBANCES[kind] as Disturbance)(proxy, random);
     if (begun !== undefined) this.#ends.set(proxy, begun);
-  };
+  }
 
   /** Nothing is disturbed any longer. */
   readonly heal = (): void => {

@@ -33,7 +33,7 @@ const TIGHT: ServerConfig = {
   limits: { windowMessages: 24, windowBytes: 16 * 1024 },
 };
 /** So often a fault is one of the network, where the server is killed too. */
-const NETWORK_SHARE = 0.9;
+const NETWORK_SHARE = 0.75;
 
 interface RunningServer {
   readonly port: number;
@@ -124,6 +124,7 @@ class Play {
     const restart = this.#server?.restart;
     if (restart !== undefined && random() > NETWORK_SHARE) {
       addUp(this.seen, { kills: 1 });
+      if (faults.kinds.includes('welcomesLost') && random() < 0.5) await faults.loseFirstWords(random);
       await restart();
     } else if (faults.kinds.length > 0) {
       await faults.next(random);
