@@ -185,6 +185,7 @@ export class Reclaimer {
     const keys = [...state.entries].filter(([, entry]) => entry.segment === segment).map(([key]) => key);
     await this.#inPieces(keys, key => {
       const entry = state.entries.get(key);
+      /* v8 ignore if -- only when it has changed while those before it were written */
       if (entry?.segment !== segment) return 0;
       const record = new RecordWriter(RECORD.PUT).str(key).u8(1).str(entry.value);
       return this.#write(record, where => {
@@ -197,6 +198,7 @@ export class Reclaimer {
     const { state } = this.#host;
     const senders = [...state.senders].filter(([, sender]) => sender.segment === segment);
     await this.#inPieces(senders, ([instance, sender]) => {
+      /* v8 ignore if -- only when it has gone while those before it were written */
       if (state.senders.get(instance) !== sender) return 0;
       const { name, floor, taken } = sender;
       const record = new RecordWriter(RECORD.SENDER).hex16(instance).u8(name === undefined ? 0 : 1);
@@ -252,6 +254,7 @@ export class Reclaimer {
     );
     let written = 0;
     for (let at = 0; at < left.length && !this.#stopped;) {
+      /* v8 ignore if -- only when others fill the disk at the moment at which this is written */
       if (!(await this.#findRoom({ bytes: needed - written, largest }))) return false;
       const piece: Stored[] = [];
       for (let bytes = 0; at < left.length && bytes < most; at++) {
@@ -300,7 +303,7 @@ export class Reclaimer {
     for (const item of items) {
       if (this.#stopped) return;
       bytes += write(item);
-      if (bytes < pieceBytes(this.#host.segmentBytes)) continue;
+      if (bytes < PIECE) continue;
       bytes = 0;
       await this.#host.writer.commit();
     }
