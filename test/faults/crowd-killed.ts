@@ -3,7 +3,7 @@
  * of them says something, and which says something to each of them, in four rounds.
  */
 import { BroadcastMessage, BroadcastTcpClient, type BroadcastClient } from '../../src/index.js';
-import { seeded } from '../helpers/proxy.js';
+import { seeded } from '../helpers/seeded.cjs';
 import { recordingLogger } from '../helpers/scene.js';
 import { CrowdProcesses, type CrowdFigures, type CrowdProcess, type ServerFigures } from './crowd-process.js';
 

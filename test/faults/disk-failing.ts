@@ -7,7 +7,7 @@ import { connect } from 'node:net';
 import { basename, join } from 'node:path';
 import type { DiskEngineOptions } from '../../src/engine/disk/disk-engine.js';
 import { BroadcastTcpClient, type BroadcastClient } from '../../src/index.js';
-import { seeded } from '../helpers/proxy.js';
+import { seeded } from '../helpers/seeded.cjs';
 import { recordingLogger } from '../helpers/scene.js';
 import { withEvidence } from './evidence.js';
 import { Ledger, type Target } from './ledger.js';

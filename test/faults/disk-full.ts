@@ -6,7 +6,7 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { BroadcastTcpClient, type BroadcastClient, type DeliveryFailure, type Receipt } from '../../src/index.js';
-import { seeded } from '../helpers/proxy.js';
+import { seeded } from '../helpers/seeded.cjs';
 import { recordingLogger } from '../helpers/scene.js';
 import { withEvidence } from './evidence.js';
 import { Ledger } from './ledger.js';

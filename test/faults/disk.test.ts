@@ -6,7 +6,7 @@ import { expect, it } from 'vitest';
 import { canInject, runFailing, type FailingFigures } from './disk-failing.js';
 import { canMount, runFull, type FullFigures } from './disk-full.js';
 import { playFailing, playFull } from './disk-scenario.js';
-import { Tally } from './oracle/tally.js';
+import { playAll } from './oracle/tally.js';
 import { extentOf, report, seedsOf, timeoutOf } from './suite.js';
 
 const NO_DISK = 'no small tmpfs can be mounted here (Linux, root): no disk can be filled';
@@ -70,9 +70,7 @@ it(
   'loses nothing on a full disk, among many senders and receivers, by the word of the oracle',
   async context => {
     if (!canMount()) context.skip(NO_DISK);
-    const tally = new Tally();
-    for (const seed of seedsOf(judged)) await playFull(seed, tally);
-    report('disk', judged, { part: 'full, judged by the oracle', ...tally.figures });
+    const tally = await playAll('disk', 'full, judged by the oracle', judged, playFull);
     expect(tally.count('notices queue-full'), 'no disk was full').toBeGreaterThan(0);
   },
   timeoutOf(judged),
@@ -82,9 +80,7 @@ it(
   'loses nothing through failing syncs and writes of one server after the other, by the word of the oracle',
   async context => {
     if (!canInject()) context.skip(NO_FAULT);
-    const tally = new Tally();
-    for (const seed of seedsOf(judged)) await playFailing(seed, tally);
-    report('disk', judged, { part: 'failing, judged by the oracle', ...tally.figures });
+    const tally = await playAll('disk', 'failing, judged by the oracle', judged, playFailing);
     expect(tally.count('fail-stops'), 'no run has seen the server stop').toBeGreaterThan(0);
   },
   timeoutOf(judged),

@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BroadcastMessage, BroadcastTcpClient, type BroadcastClient } from '../../src/index.js';
-import { seeded } from '../helpers/proxy.js';
+import { seeded } from '../helpers/seeded.cjs';
 import { Inbox, recordingLogger } from '../helpers/scene.js';
 import { withEvidence } from './evidence.js';
 import { StoreProcess } from './store-process.js';

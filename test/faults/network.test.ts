@@ -1,12 +1,14 @@
 /** A client and a server through a network that does what networks do; nothing is lost, nothing comes twice. */
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type BroadcastClient, type Receipt } from '../../src/index.js';
+import { FRAME } from '../../src/protocol/constants.js';
 import { Namespaces, whyNoNamespaces, type Side } from '../helpers/network-namespaces.js';
-import { seeded, startProxy, type Proxy } from '../helpers/proxy.js';
-import { connectedClient, Inbox, newClient, recordingLogger, startServer } from '../helpers/scene.js';
+import { startProxy, type Proxy } from '../helpers/proxy.js';
+import { seeded } from '../helpers/seeded.cjs';
+import { connectedClient, heldReader, Inbox, newClient, recordingLogger, startServer } from '../helpers/scene.js';
 import { withEvidence } from './evidence.js';
 import { playNetwork } from './network-scenario.js';
-import { Tally } from './oracle/tally.js';
+import { playAll } from './oracle/tally.js';
 import { FaultRoles, type FaultRole } from './roles.js';
 import { addUp, extentOf, report, seedsOf, timeoutOf } from './suite.js';
 import { KINDS, runTraffic, type ServerKind } from './traffic-run.js';
@@ -133,6 +135,34 @@ describe('through a proxy', { timeout: SCENE_MS + 10_000 }, () => {
       near.isRefusing = false;
       expect(await inbox.reached(10)).toEqual(numbers(10));
     }));
+
+  it('what is sent again is marked, also when the first WELCOME of a new run was lost, and it knows the sender by then', async () => {
+    const { server, port } = await startServer('memory', { storeAfter: 60_000 });
+    const proxy = await startProxy(port);
+    const seen = new Inbox();
+    server.onMessage(seen.push);
+    await heldReader(port, 'x');
+    const sender = await connectedClient(proxy.port, 'sender');
+    void sender.sendMessage(BroadcastMessage.createChannelMessage('x', 1));
+    await seen.reached(1);
+    proxy.isRefusing = true;
+    proxy.cut();
+    await server.stop({ timeout: 0 });
+
+    const { server: next } = await startServer('memory', { port });
+    const joined = new Inbox();
+    next.on('connect', joined.push);
+    proxy.lose('down', FRAME.WELCOME);
+    proxy.isRefusing = false;
+    await joined.reached(1);
+    proxy.cut();
+    proxy.release('down');
+    const marks = new Inbox<boolean>();
+    const receiver = newClient(port, 'receiver');
+    receiver.onMessage('x', (_message, { redelivered }) => marks.push(redelivered));
+    await receiver.connect();
+    expect(await marks.reached(1)).toEqual([true]);
+  });
 });
 
 describe('random traffic through a network that does all of it', () => {
@@ -160,9 +190,7 @@ describe('processes behind a network that does all of it, judged by the oracle',
   it(
     'get everything that was safe, once and in order, while the server is killed too',
     async () => {
-      const tally = new Tally();
-      for (const seed of seedsOf(extent)) await playNetwork(seed, tally);
-      report('network', extent, { kind: 'oracle', ...tally.figures });
+      await playAll('network', 'judged by the oracle', extent, playNetwork);
     },
     timeoutOf(extent),
   );

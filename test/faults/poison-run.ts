@@ -6,7 +6,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { BroadcastMessage, BroadcastTcpClient, type DeliveryFailure, type Receipt } from '../../src/index.js';
-import { seeded } from '../helpers/proxy.js';
+import { seeded } from '../helpers/seeded.cjs';
 import { recordingLogger } from '../helpers/scene.js';
 import { demandNothingWrong, withEvidence } from './evidence.js';
 import { FaultRoles, type FaultRole } from './roles.js';

@@ -6,10 +6,11 @@
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { expect, it } from 'vitest';
-import { seeded, startProxy, type Proxy } from '../helpers/proxy.js';
+import { startProxy, type Proxy } from '../helpers/proxy.js';
+import { seeded } from '../helpers/seeded.cjs';
 import { withEvidence } from './evidence.js';
 import { FaultRoles, type FaultRole } from './roles.js';
-import { Tally } from './oracle/tally.js';
+import { playAll } from './oracle/tally.js';
 import { playStops } from './slow-scenario.js';
 import { extentOf, report, RUN_MS, seedsOf, timeoutOf } from './suite.js';
 
@@ -396,9 +397,7 @@ it(
 it(
   'processes that are stopped for moments and for longer get everything that was safe, once and in order, says the oracle',
   async () => {
-    const tally = new Tally();
-    for (const seed of seedsOf(extent)) await playStops(seed, tally);
-    report('slow-peers', extent, { kind: 'oracle', ...tally.figures });
+    await playAll('slow-peers', 'judged by the oracle', extent, playStops);
   },
   TIMEOUT,
 );

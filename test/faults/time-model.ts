@@ -19,7 +19,7 @@ import {
 import { systemClock, type Clock } from '../../src/clock.js';
 import { diskEngine } from '../../src/engine/index.js';
 import { TestClock } from '../../src/testing/index.js';
-import { seeded } from '../helpers/proxy.js';
+import { seeded } from '../helpers/seeded.cjs';
 import { recordingLogger } from '../helpers/scene.js';
 import { withEvidence } from './evidence.js';
 import { QuietFiles } from './quiet-files.js';

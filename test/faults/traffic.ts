@@ -15,7 +15,8 @@ import {
   type MessageOptions,
   type Receipt,
 } from '../../src/index.js';
-import { seeded, type Proxy } from '../helpers/proxy.js';
+import type { Proxy } from '../helpers/proxy.js';
+import { seeded } from '../helpers/seeded.cjs';
 
 const CHANNELS = ['x', 'y', 'z'];
 const NAMES = ['alone', 'shared', 'reborn'];

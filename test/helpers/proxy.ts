@@ -10,20 +10,10 @@ import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { onTestFinished } from 'vitest';
 import { FrameSieve } from './frame-sieve.js';
+import { seeded } from './seeded.cjs';
 
 /** `up`: from the client to the server. */
 export type Direction = 'up' | 'down';
-
-/** Numbers from 0 to below 1 that follow from a seed. */
-export function seeded(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** How bytes travel in one direction, for all connections. */
 interface Conditions {

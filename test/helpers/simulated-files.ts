@@ -5,18 +5,13 @@
  */
 import { dirname } from 'node:path';
 import { WholeFile, type FileSystem, type LogFile, type SystemFile } from '../../src/engine/disk/files.js';
+import { seeded } from './seeded.cjs';
 
 const SECTOR = 512;
 
-/** A generator of numbers from 0 to before 1 that repeats for the same seed. */
+/** Another row of numbers from 0 to below 1 than `seeded` gives, for what follows from the same seed. */
 export function seededRandom(seed: number): () => number {
-  let state = (seed + 0x9e3779b9) >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-  };
+  return seeded(seed + 0x9e3779b9);
 }
 
 /** One file's bytes: now, and as they were last synced (the same buffer until they differ). */

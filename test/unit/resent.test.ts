@@ -4,11 +4,9 @@ import { Sending } from '../../src/client/sending.js';
 import { DEFAULT_LIMITS } from '../../src/config/table.js';
 import { BroadcastMessage } from '../../src/index.js';
 import { defaultLogger } from '../../src/logger.js';
-import { FRAME, FRAME_HEADER } from '../../src/protocol/constants.js';
+import { FRAME_HEADER } from '../../src/protocol/constants.js';
 import { decodeMessages } from '../../src/protocol/messages.js';
 import { TestClock } from '../../src/testing/test-clock.js';
-import { startProxy } from '../helpers/proxy.js';
-import { connectedClient, heldReader, Inbox, newClient, startServer } from '../helpers/scene.js';
 
 const IDENTITY = { instance: 'a'.repeat(32), name: 'a' };
 const none = (): undefined => undefined;
@@ -51,32 +49,4 @@ it('keeps the mark on later connections to a run that knows the sender, and does
   // Another run, whose window has room for the first only; then the same one again, which knows the sender.
   expect(connect(false, 1)).toEqual(['kept, marked']);
   expect(connect(true)).toEqual(['kept, marked']);
-});
-
-it('is marked also when the first WELCOME of the new run was lost, and that run knows the sender by then', async () => {
-  const { server, port } = await startServer('memory', { storeAfter: 60_000 });
-  const proxy = await startProxy(port);
-  const seen = new Inbox();
-  server.onMessage(seen.push);
-  await heldReader(port, 'x');
-  const sender = await connectedClient(proxy.port, 'sender');
-  void sender.sendMessage(BroadcastMessage.createChannelMessage('x', 1));
-  await seen.reached(1);
-  proxy.isRefusing = true;
-  proxy.cut();
-  await server.stop({ timeout: 0 });
-
-  const { server: next } = await startServer('memory', { port });
-  const joined = new Inbox();
-  next.on('connect', joined.push);
-  proxy.lose('down', FRAME.WELCOME);
-  proxy.isRefusing = false;
-  await joined.reached(1);
-  proxy.cut();
-  proxy.release('down');
-  const marks = new Inbox<boolean>();
-  const receiver = newClient(port, 'receiver');
-  receiver.onMessage('x', (_message, { redelivered }) => marks.push(redelivered));
-  await receiver.connect();
-  expect(await marks.reached(1)).toEqual([true]);
 });

@@ -2,7 +2,7 @@
 import { FRAME, FRAME_HEADER, PREAMBLE } from '../../../src/protocol/constants.js';
 import { EnvelopeMemo } from '../../../src/protocol/messages.js';
 import { FrameParser } from '../../../src/protocol/parser.js';
-import { seeded } from '../../helpers/proxy.js';
+import { seeded } from '../../helpers/seeded.cjs';
 import { readMessages, ROWS } from '../../protocol/frame-table.js';
 import type { Target } from './fuzz.js';
 import type { Mutator } from './mutator.js';

@@ -1,5 +1,5 @@
 /** Changes valid inputs into hostile ones, as a seed decides: flips, cuts, splices, repeats, numbers at the edges, lengths that lie. */
-import { seeded } from '../../helpers/proxy.js';
+import { seeded } from '../../helpers/seeded.cjs';
 
 const BYTES = [0, 1, 2, 0x7f, 0x80, 0x81, 0xfe, 0xff];
 const NUMBERS = [0, 1, 0x7f, 0x80, 0xff, 0x100, 0x7fff, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff];

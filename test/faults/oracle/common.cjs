@@ -2,6 +2,7 @@
 // a seed, and a word to the parent.
 const { openSync, writeSync, appendFileSync } = require('node:fs');
 const { crc32 } = require('node:zlib');
+const { seeded } = require('../../helpers/seeded.cjs');
 
 /** Milliseconds on the clock that all processes of a machine share; it does not jump. */
 const now = () => Number(process.hrtime.bigint() / 1000n) / 1000;
@@ -21,17 +22,6 @@ class History {
     const lines = Buffer.from(records.map(record => `${JSON.stringify(record)}\n`).join(''));
     for (let at = 0; at < lines.length;) at += writeSync(this.#file, lines, at);
   }
-}
-
-/** Numbers from 0 to below 1 that follow from a seed. */
-function seeded(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 /** Keeps what the library says in a file beside the history. */

@@ -9,7 +9,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { once } from 'node:events';
-import { seeded } from '../../helpers/proxy.js';
+import { seeded } from '../../helpers/seeded.cjs';
 import { announce, apartFolder, keep, MEMORY, type Run } from '../evidence.js';
 import { check, type Verdict } from './checker.js';
 import { Part, type Role, type Said } from './part.js';

@@ -1,5 +1,5 @@
 /** The figures of several runs together, as `report` of suite.ts takes them. */
-import type { Figures } from '../suite.js';
+import { report, seedsOf, type Extent, type Figures } from '../suite.js';
 import type { Verdict } from './checker.js';
 
 export class Tally {
@@ -23,4 +23,17 @@ export class Tally {
   get figures(): Figures {
     return Object.fromEntries(this.#counts);
   }
+}
+
+/** Plays each seed of an extent, and reports what was seen of the part. */
+export async function playAll(
+  suite: string,
+  part: string,
+  extent: Extent,
+  play: (seed: number, tally: Tally) => Promise<void>,
+): Promise<Tally> {
+  const tally = new Tally();
+  for (const seed of seedsOf(extent)) await play(seed, tally);
+  report(suite, extent, { part, ...tally.figures });
+  return tally;
 }
