@@ -57,6 +57,8 @@ interface Need {
 
 export class Reclaimer {
   readonly #host: ReclaimHost;
+  /** Bytes that are written again before others may commit. */
+  readonly #piece: number;
   #running: Promise<void> | undefined;
   #stopped = false;
   #warned = false;
@@ -70,6 +72,7 @@ export class Reclaimer {
 
   constructor(host: ReclaimHost) {
     this.#host = host;
+    this.#piece = Math.min(PIECE, Math.max(LEAST_PIECE, host.segmentBytes / 32));
   }
 
   /** For a commit: the oldest segment of which something is needed. Those before it may go when the commit is durable. */
@@ -83,6 +86,12 @@ export class Reclaimer {
   /** A commit is durable: looks whether the oldest segment can go. */
   committed(): void {
     this.#saidDurably = this.#said;
+    this.#look();
+  }
+
+  /** There may be room for what there was none for. */
+  lookAgain(): void {
+    this.#isBlocked = false;
     this.#look();
   }
 
@@ -185,7 +194,6 @@ export class Reclaimer {
     const keys = [...state.entries].filter(([, entry]) => entry.segment === segment).map(([key]) => key);
     await this.#inPieces(keys, key => {
       const entry = state.entries.get(key);
-      /* v8 ignore if -- only when it has changed while those before it were written */
       if (entry?.segment !== segment) return 0;
       const record = new RecordWriter(RECORD.PUT).str(key).u8(1).str(entry.value);
       return this.#write(record, where => {
@@ -198,7 +206,6 @@ export class Reclaimer {
     const { state } = this.#host;
     const senders = [...state.senders].filter(([, sender]) => sender.segment === segment);
     await this.#inPieces(senders, ([instance, sender]) => {
-      /* v8 ignore if -- only when it has gone while those before it were written */
       if (state.senders.get(instance) !== sender) return 0;
       const { name, floor, taken } = sender;
       const record = new RecordWriter(RECORD.SENDER).hex16(instance).u8(name === undefined ? 0 : 1);
@@ -216,8 +223,7 @@ export class Reclaimer {
    * acknowledgements too, after which less is left to be written again. Without room it is looked at again later.
    */
   async #findRoom({ bytes, largest }: Need): Promise<boolean> {
-    const piece = Math.max(pieceBytes(this.#host.segmentBytes), largest);
-    this.#isBlocked = bytes > 0 && !(await this.#host.canWrite(bytes, piece));
+    this.#isBlocked = bytes > 0 && !(await this.#host.canWrite(bytes, Math.max(this.#piece, largest)));
     return !this.#isBlocked;
   }
 
@@ -239,25 +245,17 @@ export class Reclaimer {
     return need;
   }
 
-  /** There may be room for what there was none for. */
-  lookAgain(): void {
-    this.#isBlocked = false;
-    this.#look();
-  }
-
   /** Writes the messages of a segment that are left again, with the places that they have in queues. False without room. */
   async #copyMessages(segment: Segment, { bytes: needed, largest }: Need): Promise<boolean> {
-    const { state, writer, segmentBytes } = this.#host;
-    const most = pieceBytes(segmentBytes);
+    const { state, writer } = this.#host;
     const left = [...placesOf(state, segment, segment.lowHandle, segment.highHandle).keys()].sort(
       (a, b) => a.offset - b.offset,
     );
     let written = 0;
     for (let at = 0; at < left.length && !this.#stopped;) {
-      /* v8 ignore if -- only when others fill the disk at the moment at which this is written */
       if (!(await this.#findRoom({ bytes: needed - written, largest }))) return false;
       const piece: Stored[] = [];
-      for (let bytes = 0; at < left.length && bytes < most; at++) {
+      for (let bytes = 0; at < left.length && bytes < this.#piece; at++) {
         const stored = left[at] as Stored;
         if (stored.references === 0) continue;
         piece.push(stored);
@@ -303,7 +301,7 @@ export class Reclaimer {
     for (const item of items) {
       if (this.#stopped) return;
       bytes += write(item);
-      if (bytes < PIECE) continue;
+      if (bytes < this.#piece) continue;
       bytes = 0;
       await this.#host.writer.commit();
     }
@@ -314,10 +312,6 @@ export class Reclaimer {
     this.#host.writer.add({ bytes, joined: false, placed });
     return bytes.length;
   }
-}
-
-function pieceBytes(segmentBytes: number): number {
-  return Math.min(PIECE, Math.max(LEAST_PIECE, segmentBytes / 32));
 }
 
 /** Bytes of the record of a batch with the places of now, at most. */

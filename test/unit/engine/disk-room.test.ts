@@ -152,6 +152,42 @@ it.each<[string, (bench: DiskBench) => void]>([
   }
 });
 
+it('stops when others fill the disk while it is written again, and goes on when they give it back', async () => {
+  const disk = await fullDisk(SMALL);
+  await disk.add('here', 60 * KIB);
+  await disk.acknowledge('here'); // the small first segment goes
+  for (let i = 0; i < 20; i++) await disk.add('away', 8 * KIB);
+  disk.free = 2048 * KIB;
+  await disk.fill(['here'], 8 * KIB);
+  // Memory has nothing of it from here on.
+  await disk.bench.engine.close();
+  await disk.bench.open();
+  const [first] = disk.bench.segments;
+  let reads = 0;
+  let isTaken = false;
+  disk.bench.disk.fault = (operation, _, path) => {
+    // What is left of the oldest is read and written piece by piece.
+    if (operation === 'read' && path === first) reads++;
+    if (operation === 'sync' && reads > 0 && !isTaken) {
+      isTaken = true;
+      disk.free = 80 * KIB;
+    }
+    return undefined;
+  };
+  await disk.acknowledge('here');
+  expect(disk.bench.segments[0]).toBe(first);
+  const before = reads;
+  expect(before).toBeGreaterThan(0);
+  // Nothing waits in front of others.
+  disk.bench.engine.put('key', 'value');
+  await ticking(disk.bench.clock, disk.bench.engine.commit());
+  disk.free = 1024 * KIB;
+  await disk.pass();
+  expect(disk.bench.segments[0]).not.toBe(first);
+  expect(reads).toBeGreaterThan(before);
+  await disk.end();
+});
+
 it('counts what senders take whose names are long', async () => {
   const disk = await fullDisk({ segmentBytes: 256 * KIB, reserveBytes: 512 * KIB });
   const { engine } = disk.bench;

@@ -14,9 +14,9 @@ async function newBench(): Promise<DiskBench> {
 }
 
 /** Sends messages through a queue, each acknowledged, until so many bytes have been written. */
-async function churn(bench: DiskBench, bytes: number, queue = 'through'): Promise<void> {
-  for (let written = 0; written < bytes; written += 500) {
-    bench.engine.ack(queue, bench.append(queue, ['x'], { bodyBytes: 500 }), 1);
+async function churn(bench: DiskBench, bytes: number, queue = 'through', bodyBytes = 500): Promise<void> {
+  for (let written = 0; written < bytes; written += bodyBytes) {
+    bench.engine.ack(queue, bench.append(queue, ['x'], { bodyBytes }), 1);
     await bench.engine.commit();
   }
   await settled();
@@ -137,7 +137,8 @@ describe('the space of the disk engine', () => {
   });
 
   it('moves what is there at the moment, while pairs, senders and messages go', async () => {
-    const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 256 * 1024 });
+    // All of it is one group, and so in one segment.
+    const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 8 * 1024 * 1024 });
     await bench.open();
     const large = (i: number): string => `${String(i)} `.padEnd(60_000, 'x');
     const numbers = Array.from({ length: 60 }, (_, i) => i);
@@ -167,7 +168,7 @@ describe('the space of the disk engine', () => {
       }
       return goOn(operation, path);
     };
-    await churn(bench, 20 * 256 * 1024);
+    await churn(bench, 96 * 1024 * 1024, 'through', 100_000);
     await until(() => next < 10 && !bench.segments.includes(last));
     await restart(bench);
     expect(bench.state.damage).toEqual([]);
