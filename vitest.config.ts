@@ -5,7 +5,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/helpers/build.ts'],
-    testTimeout: 60_000,
+    testTimeout: 20_000,
     hookTimeout: 20_000,
     maxWorkers: 2,
     coverage: {
