@@ -26,7 +26,7 @@ export function routeTransient(ctx: Context, from: Instance, batch: Batch): void
     if (handOver(ctx, from, to, batch, several ? onlyFor(subscriptions) : undefined)) {
       routed++;
       if (to.session.instances.size > 1) for (const one of subscriptions) taken.add(keyOf(to.session, one));
-    } else for (const target of targets) fail(target, 'slow-consumer', to.session.shared ? 1 : 0);
+    } else for (const target of targets) fail(target, 'slow-consumer', fewest(to, target));
   }
   for (const lane of gone) {
     // Another instance of the name has it, or it was said already.
@@ -42,6 +42,11 @@ export function routeTransient(ctx: Context, from: Instance, batch: Batch): void
 }
 
 type Target = { client?: string; channel?: string };
+
+/** As `fewestAttempts` of a queue: what comes on a channel another process of the name may have had. */
+function fewest({ session }: Instance, { channel }: Target): number {
+  return channel !== undefined && session.shared ? 1 : 0;
+}
 
 /** What an instance that is here gets a batch for, and how a notice would name it. */
 interface Handover {
