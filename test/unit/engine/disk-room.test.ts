@@ -203,3 +203,52 @@ it('counts what senders take whose names are long', async () => {
   await disk.acknowledge('here');
   await disk.end();
 });
+
+it('lets pairs and senders go before, while and after they are written again', async () => {
+  const disk = await fullDisk({ segmentBytes: 1024 * KIB, reserveBytes: 512 * KIB });
+  const { engine } = disk.bench;
+  const senders = Array.from({ length: 320 }, () => newInstance());
+  for (const [i, instance] of senders.entries()) {
+    const batch = sampleBatch(['x'], { instance, name: 'n'.repeat(KIB) });
+    engine.append([{ batch, expiresAt: 0, queues: [] }]);
+    engine.put(String(i), 'v'.repeat(KIB));
+  }
+  await engine.commit();
+  disk.capacity = 8192 * KIB;
+  await disk.fill(['here'], 16 * KIB);
+  disk.free = 64 * KIB;
+  await disk.acknowledge('here');
+  const [first] = disk.bench.segments;
+  // They are written again in pieces of some sixty. With each sync one or two of each piece go, and there is another group in
+  // front of the next piece, so that some go while they wait to be written.
+  let gone = 0;
+  let hasRoom = false;
+  disk.bench.disk.fault = operation => {
+    hasRoom ||= operation === 'free'; // it was asked whether there is
+    if (operation !== 'sync' || !hasRoom || gone === 32 || disk.bench.segments[0] !== first) return undefined;
+    for (let i = gone; i < senders.length; i += 40) {
+      engine.floor(senders[i] as string, null);
+      engine.put(String(i), null);
+    }
+    gone++;
+    void engine.commit();
+    return undefined;
+  };
+  disk.free = 4096 * KIB;
+  await disk.pass();
+  expect(gone).toBeGreaterThan(10);
+  expect(disk.bench.segments[0]).not.toBe(first);
+  // What memory holds is written once more; nothing of what has gone is in it.
+  const [...before] = disk.bench.segments;
+  await disk.fill(['here'], 16 * KIB);
+  disk.free = 4096 * KIB;
+  await disk.acknowledge('here');
+  expect(disk.bench.segments.filter(path => before.includes(path))).toEqual([]);
+  await engine.close();
+  await disk.bench.open();
+  const known = new Set(disk.bench.state.senders.map(({ instance }) => instance));
+  const kept = [...senders.keys()].filter(i => i % 40 >= gone);
+  expect([...senders.keys()].filter(i => known.has(senders[i] as string))).toEqual(kept);
+  expect([...disk.bench.state.entries.keys()]).toEqual(kept.map(String));
+  await disk.end();
+});

@@ -86,10 +86,19 @@ describe('a malformed record with the right checksum', () => {
     ['time', { expiresAt: NaN }],
     ['time before all', { expiresAt: -1 }],
     ['time after all', { expiresAt: Infinity }],
+    ['place', { offset: 1 }],
+    ['place of nothing', { count: 0 }],
   ])('a batch with a %s out of range: is not read', (_what, change) => {
-    const { handle, expiresAt, first } = { handle: 1, expiresAt: 0, first: 1, ...change };
+    const { handle, expiresAt, first, offset, count } = {
+      handle: 1,
+      expiresAt: 0,
+      first: 1,
+      offset: 0,
+      count: 1,
+      ...change,
+    };
     const batch = batchOf('x', [Buffer.from([1])], first);
-    const placements = [{ queue: 'q', offset: 0, count: 1, attempts: 0, note: undefined }];
+    const placements = [{ queue: 'q', offset, count, attempts: 0, note: undefined }];
     const record = encodeBatch(RECORD.BATCH, { handle, expiresAt, batch: { ...batch, idBase: 1 }, placements });
     const reader = new RecordReader(record, 0, record.readUInt32LE(0));
     reader.u8();
@@ -100,6 +109,18 @@ describe('a malformed record with the right checksum', () => {
     const bytes = Buffer.concat([Buffer.alloc(RECORD_HEADER), Buffer.from([9, 1, 2])]);
     expect(() => new RecordReader(bytes, 0, 3).count()).toThrow(MalformedRecord);
     expect(new RecordReader(bytes, 0, 10).count()).toBe(9);
+  });
+});
+
+it('a store whose numbers of messages are used up is refused by name', async () => {
+  const disk = new SimulatedDisk();
+  const inode = new Inode();
+  inode.data = layOut({ ...SEGMENT, header: { ...SEGMENT.header, nextHandle: 2 ** 52 + 1 } });
+  disk.addFile(`/d/${segmentName(SEGMENT.header.number)}`, inode);
+  const engine = diskEngine({ directory: '/d', files: disk, segmentBytes: 4096, reserveBytes: 0 });
+  await expect(engine.open(hostOf())).rejects.toMatchObject({
+    code: 'store-unreadable',
+    message: expect.stringContaining('used up') as string,
   });
 });
 
