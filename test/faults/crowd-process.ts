@@ -23,14 +23,11 @@ export interface ServerFigures {
 
 export interface CrowdFigures {
   readonly online: number;
-  /** Clients that it has. */
+  /** Clients that it has; of the one at home, that it speaks to. */
   readonly count: number;
-  /** Messages that have come, each counted once. */
+  /** Messages that were handled. */
   readonly got: number;
-  readonly duplicated: number;
-  readonly disordered: number;
   readonly receipts: number;
-  readonly refused: number;
   /** Why connections ended, and how often. */
   readonly ends: Readonly<Record<string, number>>;
 }
@@ -131,7 +128,7 @@ export class CrowdProcesses {
 
   /** Starts one and waits until it is ready; `before` is a command that starts commands. */
   async start(
-    role: 'server' | 'clients',
+    role: 'server' | 'clients' | 'home',
     options: object,
     before: readonly string[] = [],
   ): Promise<{ process: CrowdProcess; port: number }> {
@@ -140,13 +137,13 @@ export class CrowdProcesses {
     return { process: started, port: (await started.ready()).port };
   }
 
-  /** So many clients, in two processes or more. */
-  async clients(name: string, count: number, port: number): Promise<CrowdProcess[]> {
+  /** So many clients, in two processes or more; with a folder for histories they note for the oracle what they do. */
+  async clients(name: string, count: number, port: number, histories?: string): Promise<CrowdProcess[]> {
     const processes = Math.max(2, Math.ceil(count / MOST));
     const size = Math.ceil(count / processes);
     const started: CrowdProcess[] = [];
     for (let from = 0; from < count; from += size) {
-      const options = { port, name, from, count: Math.min(size, count - from) };
+      const options = { port, name, from, count: Math.min(size, count - from), histories };
       started.push((await this.start('clients', options)).process);
     }
     return started;

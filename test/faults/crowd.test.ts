@@ -14,8 +14,9 @@ import { plainHello, RawPeer } from '../helpers/raw-peer.js';
 import { connectedClient, newClient } from '../helpers/scene.js';
 import { KilledCrowd, patienceFor, type KilledFigures } from './crowd-killed.js';
 import { CrowdProcesses, type CrowdFigures, type CrowdProcess, type ServerFigures } from './crowd-process.js';
-import { withEvidence } from './evidence.js';
+import { demandNothingWrong, withEvidence } from './evidence.js';
 import { FaultRoles } from './roles.js';
+import { Tally } from './oracle/tally.js';
 import { extentOf, report, RUN_MS, timeoutOf } from './suite.js';
 
 const MIB = 1024 * 1024;
@@ -99,43 +100,45 @@ it(
   'all of a crowd are back when their server was killed, and nothing is lost or comes twice',
   async () => {
     const { runs: count, seed } = crowd;
-    const run = new KilledCrowd(count, seed);
+    let run: KilledCrowd | undefined;
     await withEvidence(
       {
         suite: 'crowd',
         part: 'killed',
         seed,
         options: { clients: count },
-        history: () => run.history(),
+        history: () => run?.history(),
         // Three times it waits for what may not come.
         limitMs: RUN_MS + 3 * patienceFor(count),
       },
-      async folder => judgeKilled(await run.run(join(folder, 'data')), count),
-      () => run.end(),
+      async (folder, histories) => {
+        run = new KilledCrowd(count, seed, histories);
+        demandAllIsWell(await run.run(join(folder, 'data')), count);
+      },
+      () => run?.end(),
     );
   },
   timeoutOf(crowd) + 3 * patienceFor(crowd.runs),
 );
 
-function judgeKilled(figures: KilledFigures, count: number): void {
-  const { crowd: all, calm, server, arrived, lost, failed, duplicated, disordered, receipts } = figures;
+function demandAllIsWell(figures: KilledFigures, count: number): void {
+  const { crowd: all, calm, server, receipts, verdict } = figures;
+  const tally = new Tally();
+  tally.addVerdict(verdict);
   report('crowd', crowd, {
     test: 'killed',
     clients: count,
-    messages: 8 * count,
-    delivered: arrived,
+    ...tally.figures,
     receipts,
-    failed,
-    lost,
-    duplicated,
-    outOfOrder: disordered,
     allBackAfterMs: figures.allBackAfterMs.toFixed(0),
     ...loopOf(server, ''),
     ...loopOf(calm, 'calm '),
     ends: JSON.stringify(all.ends),
   });
-  const seen = { lost, failed, duplicated, disordered, online: all.online, receipts };
-  expect(seen).toEqual({ lost: 0, failed: 0, duplicated: 0, disordered: 0, online: count, receipts: 8 * count });
+  demandNothingWrong(verdict.text);
+  const { messages, delivered } = verdict;
+  const expected = { online: count, messages: 8 * count, delivered: 8 * count, receipts: 8 * count };
+  expect({ online: all.online, messages, delivered, receipts }).toEqual(expected);
   demandNotHeldUp(server, count);
 }
 

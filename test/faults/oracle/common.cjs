@@ -19,10 +19,25 @@ class History {
   }
 
   write(...records) {
-    const lines = Buffer.from(records.map(record => `${JSON.stringify(record)}\n`).join(''));
+    const lines = linesOf(records);
     for (let at = 0; at < lines.length;) at += writeSync(this.#file, lines, at);
   }
 }
+
+/** The same without a descriptor that stays open, for a process that keeps thousands of them. */
+class ClosedHistory {
+  #path;
+
+  constructor(path) {
+    this.#path = path;
+  }
+
+  write(...records) {
+    appendFileSync(this.#path, linesOf(records), { mode: 0o600 });
+  }
+}
+
+const linesOf = records => Buffer.from(records.map(record => `${JSON.stringify(record)}\n`).join(''));
 
 /** Keeps what the library says in a file beside the history. */
 function fileLogger(path) {
@@ -47,4 +62,4 @@ function play(start, commands) {
 
 const checksum = body => crc32(String(body));
 
-module.exports = { History, checksum, fileLogger, now, play, seeded, tell };
+module.exports = { ClosedHistory, History, checksum, fileLogger, now, play, seeded, tell };
