@@ -25,7 +25,7 @@ async function runAll(test: string, run: Run): Promise<Seen> {
     runsDone++;
   }
   // A promise that was not kept has ended the test above.
-  report('crash-points', extent, { test, runsDone, ...seen, lost: 0 });
+  report('crash-points', extent, { test, runsDone, ...seen });
   return seen;
 }
 

@@ -230,9 +230,6 @@ it(
       kept: kept.map(ratio => ratio.toFixed(3)).join(' '),
       grownMiB: inMiB(runs.flatMap(run => run.grownFrozen)),
       grownWithoutFrozenMiB: inMiB(runs.flatMap(run => run.grownFree)),
-      lost: 0,
-      duplicated: 0,
-      outOfOrder: 0,
     });
   },
   TIMEOUT,
@@ -302,9 +299,6 @@ it(
       sentMiB: (BIG * BIG_MESSAGES) / MIB,
       grownMiB: inMiB(grown),
       boundMiB: GROWTH / MIB,
-      lost: 0,
-      duplicated: 0,
-      outOfOrder: 0,
     });
   },
   TIMEOUT,
@@ -385,10 +379,6 @@ it(
       seconds: `${String(SHORTER / 1000)} and ${String(LONGER / 1000)}`,
       messages: stops * 2 * BURST,
       givenUpRightly: dropped,
-      givenUpWrongly: 0,
-      lost: 0,
-      duplicated: 0,
-      outOfOrder: 0,
     });
   },
   TIMEOUT,
