@@ -8,7 +8,7 @@ export const MAX_PLAIN_DEPTH = 64;
 /** Objects in one value above which a set finds repeats faster than a look along the list. */
 const MAX_LISTED = 12;
 /** Texts up to this length are written by a loop, which is faster than a call into the runtime. */
-const SHORT_TEXT = 48;
+const SHORT_TEXT = 64;
 /** Bytes that a number, a short text or a head takes at most. */
 const SMALL = 3 * SHORT_TEXT + 8;
 

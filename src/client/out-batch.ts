@@ -8,7 +8,7 @@ import type { BroadcastMessage, MessageId } from '../message.js';
 import { envelopeOf, type BodyWriter } from '../outgoing.js';
 
 /** A batch is closed when it has so many bytes or messages; the server then handles it as one. */
-const BATCH_BYTES = 32 * 1024;
+const BATCH_BYTES = 64 * 1024;
 const BATCH_MESSAGES = 1024;
 const FIRST_ALLOCATION = 1024;
 const FULL_ALLOCATION = BATCH_BYTES + 4096;
