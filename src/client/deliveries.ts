@@ -16,8 +16,11 @@ import type { Runner } from './runner.js';
 import { TransientRoom, type WindowLimits } from './transient-room.js';
 import type { Place, Rest, Work } from './work.js';
 
-/** So many deliveries are acknowledged before the turn has ended: it reads megabytes when they wait in the socket. */
-const HURRIED_ACKS = 1024;
+/**
+ * So many deliveries are acknowledged before the turn has ended: it reads megabytes when they wait in the socket. A quarter of
+ * the default window, as each write costs as much as tens of messages.
+ */
+const HURRIED_ACKS = 4096;
 
 /** What deliveries need of their client. */
 export interface DeliveryHost {

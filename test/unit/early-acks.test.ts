@@ -17,12 +17,12 @@ it('acknowledges within a turn that reads thousands of messages, and the rest at
     release: none,
     logger: defaultLogger,
   });
-  for (let number = 1; number <= 2500; number++) {
+  for (let number = 1; number <= 10_000; number++) {
     deliveries.ended({ epoch: deliveries.epoch, number, shared: undefined, index: 0 });
   }
   expect(early).toEqual([
-    { first: 1, count: 1024 },
-    { first: 1025, count: 1024 },
+    { first: 1, count: 4096 },
+    { first: 4097, count: 4096 },
   ]);
-  expect(deliveries.takeAcks()).toEqual([{ first: 2049, count: 452 }]);
+  expect(deliveries.takeAcks()).toEqual([{ first: 8193, count: 1808 }]);
 });
