@@ -84,6 +84,7 @@ export const ERRORS = {
   'already-started': row('The server is running or was stopped; a stopped server is not started again.'),
   'store-locked': row('Another process owns the data directory.'),
   'store-foreign': row('The data directory holds files that are not of this store.'),
+  'store-incomplete': row('Files of the data directory are missing or empty.'),
   'store-newer': row('The data directory was written by a newer version.'),
   'store-unreadable': row('The data directory cannot be read or written.'),
   'store-failed': row(

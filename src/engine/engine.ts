@@ -216,7 +216,8 @@ export interface Engine {
   readonly durability: EngineDurability;
 
   /**
-   * Opens the store and says what is in it. Not while it is open. Rejects with `store-locked`, `store-foreign`, `store-newer` or `store-unreadable`.
+   * Opens the store and says what is in it. Not while it is open. Rejects with `store-locked`, `store-foreign`,
+   * `store-incomplete`, `store-newer` or `store-unreadable`.
    * @example
    * const { storeId, queues } = await engine.open(host);
    */

@@ -107,7 +107,8 @@ export interface ServerStats {
 export abstract class BroadcastServer {
   /**
    * Opens the store and is fulfilled when the server listens. Rejects with `address-in-use`, `address-unavailable`,
-   * `store-locked`, `store-foreign`, `store-newer`, `store-unreadable`, `already-started`. A server is started once.
+   * `store-locked`, `store-foreign`, `store-incomplete`, `store-newer`, `store-unreadable`, `already-started`. A server is
+   * started once.
    * @example
    * await server.start();
    */

@@ -1,4 +1,4 @@
-import { mkdir, readdir, stat } from 'node:fs/promises';
+import { cp, mkdir, readdir, rename, stat, truncate, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -48,6 +48,33 @@ describe('serve', () => {
     for (const name of await readdir(data)) expect((await stat(join(data, name))).mode & 0o077).toBe(0);
     const second = start(['serve', '--port', '0', '--data', data]);
     await second.says('waiting     3 messages');
+  });
+
+  it('refuses a store that lacks a file, says how to go on, and names what is lost from then on, also when the port is taken', async () => {
+    const data = join(await temporaryFolder(), 'data');
+    const first = await serve(['--data', data]);
+    expect((await run(['pub', 'room', ...first.reach], { input: '1\n2\n3\n' })).code).toBe(0);
+    expect((await first.server.signal('SIGTERM')).code).toBe(0);
+    const name = 'segment-0000000001';
+    await truncate(join(data, `${name}.log`), 0);
+    const refused = await run(['serve', '--port', '0', '--data', data]);
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toMatch(
+      new RegExp(
+        `^error the store in .* is not whole: ${name}.log is empty; .* ${name}.lost .* \\(store-incomplete\\)\n$`,
+      ),
+    );
+    await rename(join(data, `${name}.log`), join(data, `${name}.lost`));
+    await writeFile(join(data, `${name}.log`), '');
+    const lost = `the store was damaged: ${name}.log `;
+    const { server, reach } = await serve(['--data', data]);
+    expect(server.stderr.split(lost)).toHaveLength(2);
+    const copy = `${data}-2`;
+    await cp(data, copy, { recursive: true });
+    const taken = await run(['serve', ...reach, '--data', copy]);
+    expect(taken.code).toBe(5);
+    expect(taken.stderr.split(lost)).toHaveLength(2);
+    expect(taken.stderr.split('in use by another process')).toHaveLength(2);
   });
 
   it('a port that is taken is an error with the command for the next one, which works when it is copied', async () => {

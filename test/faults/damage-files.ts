@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { crc32 } from 'node:zlib';
 import { Inode, type SimulatedDisk } from '../helpers/simulated-files.js';
 import { naming } from './crash-points.js';
+import { assertRefused, giveUp } from './damage.js';
 import { observe } from './log-model.js';
 import { FOLDER, LogBench } from './log-work.js';
 import { diskOf, SEGMENT_BYTES, stateWithout } from './sample-log.js';
@@ -89,25 +90,12 @@ async function refusedOn(
   code: string,
   seen: FileSeen,
 ): Promise<void> {
-  await naming(what, async () => {
-    const before = new Map([...disk.names].map(([name, { data }]) => [name, data]));
-    const bench = new LogBench(disk, SEGMENT_BYTES);
-    await assert.rejects(bench.open(), (error: { code?: string; message: string }) => {
-      assert.equal(error.code, code);
-      assert.ok(error.message.includes(FOLDER), error.message);
-      return true;
-    });
-    assert.deepEqual([...disk.names.keys()], [...before.keys()], 'files came or went');
-    for (const [name, { data }] of disk.names)
-      assert.ok(data.equals(before.get(name) as Buffer), `${name} was changed`);
-    assert.equal(disk.openFiles, 0);
-    seen.refused++;
-  });
+  await naming(what, () => assertRefused(disk, code, seen));
 }
 
 /**
- * Starts without what a segment held, names it, and leaves what is there of it. One that was made ahead, and never written to,
- * is not missed.
+ * Starts without what a segment held, names it, and leaves what is there of it: one that is missing or empty only when it
+ * has been given up. One that was made ahead, and never written to, is not missed.
  */
 async function without(
   what: string,
@@ -118,13 +106,15 @@ async function without(
 ): Promise<void> {
   await naming(what, async () => {
     const disk = diskOf(log, new Map([[segment.path, instead]]));
+    const isNeeded = segment.records.length > 0 || instead !== null;
+    if (isNeeded && (instead?.length ?? 0) === 0) await giveUp(disk, segment, seen);
     const bench = new LogBench(disk, SEGMENT_BYTES);
     const state = await bench.open();
     const found = await observe(bench.engine, state);
     const expected = stateWithout(log, (_, { path }) => path === segment.path);
     assert.equal(found.describe(), expected.describe());
     const { damage } = state;
-    if (segment.records.length > 0 || instead !== null) {
+    if (isNeeded) {
       assert.equal(damage.length, 1, damage.join());
       assert.ok(damage[0]?.startsWith(`${segment.name} `), damage[0]);
       if (instead !== null) assert.ok(disk.names.get(segment.path)?.data.equals(instead), 'it was changed');

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import type { EngineState } from '../../src/engine/index.js';
-import { seededRandom, type Inode, type SimulatedDisk } from '../helpers/simulated-files.js';
+import { Inode, seededRandom, type SimulatedDisk } from '../helpers/simulated-files.js';
 import { naming } from './crash-points.js';
 import { observe, QUEUES, type Model } from './log-model.js';
 import { FOLDER, LogBench, LogWork } from './log-work.js';
@@ -41,6 +41,31 @@ export function nothingSeen(): DamageSeen {
     wrongBodies: 0,
     lostUndamaged: 0,
   };
+}
+
+/** The start is refused with this code, says the folder, and changes nothing. */
+export async function assertRefused(disk: SimulatedDisk, code: string, seen: { refused: number }): Promise<string> {
+  const before = new Map([...disk.names].map(([name, { data }]) => [name, data]));
+  let text = '';
+  await assert.rejects(new LogBench(disk, SEGMENT_BYTES).open(), (error: { code?: string; message: string }) => {
+    assert.equal(error.code, code);
+    text = error.message;
+    assert.ok(text.includes(FOLDER), text);
+    return true;
+  });
+  assert.deepEqual([...disk.names.keys()], [...before.keys()], 'files came or went');
+  for (const [name, { data }] of disk.names) assert.ok(data.equals(before.get(name) as Buffer), `${name} was changed`);
+  assert.equal(disk.openFiles, 0);
+  seen.refused++;
+  return text;
+}
+
+/** The start is refused without what this segment held, says it, and says how to go on without it; that is done then. */
+export async function giveUp(disk: SimulatedDisk, { name }: LogSegment, seen: { refused: number }): Promise<void> {
+  const text = await assertRefused(disk, 'store-incomplete', seen);
+  const lost = name.replace('.log', '.lost');
+  assert.ok(text.includes(name) && text.includes(lost), text);
+  disk.addFile(`${FOLDER}/${lost}`, new Inode());
 }
 
 /** The bytes of a log that were written: headers and records. */
@@ -141,6 +166,7 @@ export class DamageTrial {
     await naming(`${segment.name}, cut off at byte ${String(size)}`, async () => {
       const disk = diskOf(this.#log, new Map([[segment.path, Buffer.from(segment.bytes.subarray(0, size))]]));
       const expected = stateWithout(this.#log, ({ to }, { path }) => path === segment.path && to > size).describe();
+      if (size === 0) await giveUp(disk, segment, this.seen);
       const { state, bench, found } = await this.#open(disk, expected);
       const named = state.damage.filter(text => text.includes(segment.name));
       assert.ok(named.length > 0, `nothing was said of it: ${JSON.stringify(state.damage)}`);

@@ -27,7 +27,7 @@ const SHARES: readonly (readonly [target: Target<unknown>, share: number, answer
   ],
   [bodiesTarget, 3500, ['value', 'values', 'some of a batch', 'body-invalid']],
   [configurationTarget, 450, ['a client', 'a server', 'a client by words', 'usage', 'invalid-option', 'invalid-name']],
-  [recoveryTarget, 50, ['opened', 'opened, damage named', 'opened by a broker', 'store-foreign']],
+  [recoveryTarget, 50, ['opened', 'opened, damage named', 'opened by a broker', 'store-foreign', 'store-incomplete']],
 ];
 
 const watchdog = new Watchdog();

@@ -122,7 +122,11 @@ export async function serve(
 ): Promise<{ server: Running; reach: string[]; port: number }> {
   const server = start(['serve', '--host', '127.0.0.1', '--port', '0', '--json', ...args]);
   await server.says('"address"');
-  const { port } = (JSON.parse(server.stderr.split('\n')[0] as string) as { address: { port: number } }).address;
+  const { port } = (
+    JSON.parse(server.stderr.split('\n').find(line => line.includes('"address"')) as string) as {
+      address: { port: number };
+    }
+  ).address;
   return { server, port, reach: ['--host', '127.0.0.1', '--port', String(port)] };
 }
 

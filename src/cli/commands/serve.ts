@@ -53,17 +53,23 @@ function configure(options: Given): ServerConfig {
 async function serve(options: Given): Promise<void> {
   const config = configure(options);
   const logger = config.logger as Logger;
-  // Why it could not be started is said once, with what to do.
-  let isStarting = true;
-  const error = (...parts: unknown[]): void => (isStarting ? undefined : logger.error(...parts));
+  // Why it could not be started is said once, with what to do; what else is found on the way is said as usual.
+  let held: unknown[][] | undefined = [];
+  const error = (...parts: unknown[]): void => (held === undefined ? logger.error(...parts) : void held.push(parts));
+  const release = (except?: unknown): void => {
+    const lines = held?.filter(parts => except === undefined || !parts.includes(except)) ?? [];
+    held = undefined;
+    for (const parts of lines) logger.error(...parts);
+  };
   const server = new BroadcastTcpServer({ ...config, logger: { ...logger, error } });
   const ended = untilSignal(server, options['json'] === true);
   try {
     await server.start();
   } catch (error) {
+    release(error);
     throw await explain(error, config);
   }
-  isStarting = false;
+  release();
   banner(server, config, options['json'] === true);
   process.exitCode = await ended;
 }

@@ -10,7 +10,7 @@ import { describe } from './describe.js';
 import { nodeFiles, type FileSystem } from './files.js';
 import { DirectoryLock, LOCK_FILE } from './lock.js';
 import { recover, type Recovered } from './recovery.js';
-import { DAMAGED, isUnfinished, segmentNumber } from './segment.js';
+import { DAMAGED, isUnfinished, lostNumber, segmentNumber } from './segment.js';
 import { DiskStore } from './store.js';
 
 /** Where and how the disk engine keeps its log. */
@@ -148,7 +148,7 @@ function notOpen(): BroadcastError {
 }
 
 function isForeign(name: string): boolean {
-  if (segmentNumber(name) !== undefined || isUnfinished(name)) return false;
+  if (segmentNumber(name) !== undefined || lostNumber(name) !== undefined || isUnfinished(name)) return false;
   return name !== LOCK_FILE && name !== DAMAGED && name !== 'lost+found';
 }
 

@@ -5,6 +5,9 @@
  * What is bad before such a point is damage in synced data: it is put aside and named, and the rest is served. What is bad
  * behind it was never promised: a torn tail, which is cut. Records are applied a commit group at a time: a group without
  * its COMMIT is no group.
+ *
+ * A segment that is missing or empty is no damage of a disk but somebody's doing, or a backup that is not whole, and may be
+ * put right: the store is refused until it is, or until the operator gives it up.
  */
 import { BroadcastError } from '../../errors.js';
 import { join, type FileSystem, type LogFile } from './files.js';
@@ -14,6 +17,8 @@ import { scan, zeroTail, type Scanned } from './scan.js';
 import {
   isCutOff,
   isUnfinished,
+  lostName,
+  lostNumber,
   newSegment,
   segmentName,
   segmentNumber,
@@ -49,10 +54,10 @@ export async function recover(
   directory: string,
   isForeign: (name: string) => boolean,
 ): Promise<Recovered> {
-  const { numbers, unfinished } = await findSegments(files, directory, isForeign);
+  const { numbers, unfinished, givenUp } = await findSegments(files, directory, isForeign);
   const opened: Segment[] = [];
   try {
-    const found = await read(files, directory, numbers, opened);
+    const found = await read(files, directory, { numbers, givenUp }, opened);
     // The machine went down while they were made: nothing was ever stored in them.
     for (const name of unfinished) await files.unlink(join(directory, name));
     return found;
@@ -62,11 +67,17 @@ export async function recover(
   }
 }
 
+/** The segments that there are, in their order, and those that the operator has given up. */
+interface Listed {
+  readonly numbers: readonly number[];
+  readonly givenUp: ReadonlySet<number>;
+}
+
 async function findSegments(
   files: FileSystem,
   directory: string,
   isForeign: (name: string) => boolean,
-): Promise<{ numbers: number[]; unfinished: string[] }> {
+): Promise<Listed & { unfinished: string[] }> {
   const names = await files.list(directory);
   const foreign = names.filter(isForeign);
   if (foreign.length > 0) {
@@ -75,14 +86,21 @@ async function findSegments(
       `${directory} holds files that are not of this store (${foreign.slice(0, 3).join(', ')}); choose an empty folder`,
     );
   }
-  const numbers = names.map(segmentNumber).filter((n): n is number => n !== undefined);
-  return { numbers: numbers.sort((a, b) => a - b), unfinished: names.filter(isUnfinished) };
+  return {
+    numbers: numbersIn(names, segmentNumber).sort((a, b) => a - b),
+    givenUp: new Set(numbersIn(names, lostNumber)),
+    unfinished: names.filter(isUnfinished),
+  };
+}
+
+function numbersIn(names: readonly string[], numberIn: (name: string) => number | undefined): number[] {
+  return names.map(numberIn).filter(n => n !== undefined);
 }
 
 async function read(
   files: FileSystem,
   directory: string,
-  numbers: readonly number[],
+  { numbers, givenUp }: Listed,
   opened: Segment[],
 ): Promise<Recovered> {
   const replay = new Replay(files, directory);
@@ -91,7 +109,7 @@ async function read(
   let waiting: Scanned[] = [];
   let nextSegment = 1;
   for (const number of numbers) {
-    const found = await openSegment(files, directory, number, damage);
+    const found = await openSegment(files, directory, number, givenUp, damage);
     nextSegment = number + 1;
     if (found === undefined) continue;
     opened.push(found.segment);
@@ -112,7 +130,10 @@ async function read(
   const last = opened[opened.length - 1];
   // The number of one that is missing is not used again, or nobody would miss it from then on.
   if (last?.header.followed === true && last.header.number + 1 === nextSegment) nextSegment++;
-  damage.push(...missing(numbers, replay.neededFrom, nextSegment));
+  for (const gap of missing(numbers, replay.neededFrom, nextSegment)) {
+    if (!isGivenUp(gap, givenUp)) throw incomplete(directory, gap.from, `${nameOf(gap)} missing`);
+    damage.push(`${nameOf(gap)} missing; what was in ${gap.from === gap.to ? 'it' : 'them'} is lost`);
+  }
   for (const segment of opened) replay.judgeLength(segment);
   if (replay.state.nextHandle > MAX_HANDLE)
     throw new BroadcastError('store-unreadable', `the numbers of messages in ${directory} are used up`);
@@ -134,22 +155,38 @@ async function read(
   };
 }
 
-/** Names the segments that are needed and are not there. */
-function missing(numbers: readonly number[], neededFrom: number | undefined, next: number): string[] {
-  const texts: string[] = [];
+/** Segments one behind the other, both ends included. */
+interface Gap {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** The segments that are needed and are not there. */
+function missing(numbers: readonly number[], neededFrom: number | undefined, next: number): Gap[] {
+  const gaps: Gap[] = [];
   let from = neededFrom ?? numbers[0] ?? next;
   for (const number of [...numbers, next]) {
-    if (number > from) {
-      const one = segmentName(from);
-      texts.push(
-        number === from + 1
-          ? `${one} is missing; what was in it is lost`
-          : `${one} to ${segmentName(number - 1)} are missing; what was in them is lost`,
-      );
-    }
+    if (number > from) gaps.push({ from, to: number - 1 });
     from = Math.max(from, number + 1);
   }
-  return texts;
+  return gaps;
+}
+
+function nameOf({ from, to }: Gap): string {
+  return from === to ? `${segmentName(from)} is` : `${segmentName(from)} to ${segmentName(to)} are`;
+}
+
+function isGivenUp({ from, to }: Gap, givenUp: ReadonlySet<number>): boolean {
+  const among = [...givenUp].filter(number => number >= from && number <= to);
+  return among.length === to - from + 1;
+}
+
+function incomplete(directory: string, number: number, what: string): BroadcastError {
+  return new BroadcastError(
+    'store-incomplete',
+    `the store in ${directory} is not whole: ${what}; put back what was there, ` +
+      `or make an empty file ${lostName(number)} for each that is gone for good, to be served without it`,
+  );
 }
 
 function checkStore(directory: string, opened: readonly Segment[]): void {
@@ -164,6 +201,7 @@ async function openSegment(
   files: FileSystem,
   directory: string,
   number: number,
+  givenUp: ReadonlySet<number>,
   damage: string[],
 ): Promise<{ segment: Segment; bytes: Buffer; repaired: boolean } | undefined> {
   const name = segmentName(number);
@@ -188,6 +226,7 @@ async function openSegment(
     return { segment: newSegment(found.header, path, file, bytes.length), bytes, repaired: found.repaired };
   }
   await file.close();
+  if (bytes.length === 0 && !givenUp.has(number)) throw incomplete(directory, number, `${name} is empty`);
   if (found === 'newer')
     throw new BroadcastError('store-newer', `${path} was written by a newer version; use that version`);
   if (found === 'foreign' && zeroTail(bytes.subarray(0, SEGMENT_HEADER)) > 0)

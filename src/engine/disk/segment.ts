@@ -80,6 +80,17 @@ export function isUnfinished(name: string): boolean {
   return /^segment-\d{10}\.new$/.test(name);
 }
 
+/** The file by which an operator says that the store is to be served without a segment. */
+export function lostName(number: number): string {
+  return segmentName(number).replace('.log', '.lost');
+}
+
+/** The number in the name of such a file, or undefined. */
+export function lostNumber(name: string): number | undefined {
+  const match = /^segment-(\d{10})\.lost$/.exec(name);
+  return match === null ? undefined : Number(match[1]);
+}
+
 /** Makes a segment with its space and makes it durable. Rejects with the system's error, the file removed. */
 export async function createSegment(
   files: FileSystem,

@@ -219,7 +219,7 @@ async function openBroker(disk: SimulatedDisk): Promise<string> {
 
 export const recoveryTarget: Target<Directory> = {
   name: 'recovery',
-  codes: ['store-foreign', 'store-newer', 'store-unreadable'],
+  codes: ['store-foreign', 'store-incomplete', 'store-newer', 'store-unreadable'],
   make,
   run,
   sizeOf: ({ files }) => files.reduce((sum, { bytes }) => sum + bytes.length, 0),

@@ -43,6 +43,11 @@ function nameOf(path: string): string {
   return path.slice(DIRECTORY.length + 1);
 }
 
+/** Says that the store is to be served without a segment, as an operator does. */
+function giveUp(disk: SimulatedDisk, path: string): void {
+  add(disk, nameOf(path).replace('.log', '.lost'), Buffer.alloc(0));
+}
+
 function add(disk: SimulatedDisk, name: string, data: Buffer): void {
   const inode = new Inode();
   inode.data = data;
@@ -250,7 +255,7 @@ describe('the disk engine with damaged files', () => {
     await bench.engine.close();
   });
 
-  it('misses a segment, names it, and serves the others', async () => {
+  it('refuses a log that lacks a segment, serves it with the segment back, and without it when it is given up', async () => {
     const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 2048 });
     await bench.open();
     for (let i = 0; i < 40; i++) {
@@ -261,7 +266,26 @@ describe('the disk engine with damaged files', () => {
     const [, , third] = bench.segments;
     const size = bench.segments.length;
     expect(size).toBeGreaterThan(4);
+    const inode = bench.disk.names.get(third as string) as Inode;
     bench.disk.names.delete(third as string);
+    const name = nameOf(third as string);
+    for (let start = 0; start < 2; start++) {
+      const text = new RegExp(
+        `^the store in ${DIRECTORY} is not whole: ${name} is missing; .* ${name.replace('.log', '.lost')} `,
+      );
+      await expect(bench.open()).rejects.toMatchObject({
+        code: 'store-incomplete',
+        message: expect.stringMatching(text) as string,
+      });
+      expect(bench.disk.openFiles).toBe(0);
+    }
+    bench.disk.addFile(third as string, inode);
+    await bench.open();
+    expect(bench.state.damage).toEqual([]);
+    expect(await bench.texts('q')).toHaveLength(40);
+    await bench.engine.close();
+    bench.disk.names.delete(third as string);
+    giveUp(bench.disk, third as string);
     await bench.open();
     expect(bench.state.damage).toEqual([
       `${(third as string).slice(DIRECTORY.length + 1)} is missing; what was in it is lost`,
@@ -290,6 +314,19 @@ describe('the disk engine with damaged files', () => {
     const gone = [0, 1, 3, 4].map(i => bench.segments[i] as string);
     const names = gone.map(nameOf);
     for (const path of gone) bench.disk.names.delete(path);
+    for (const [i, named] of [`${String(names[0])} to ${String(names[1])} are`, `${String(names[0])} to`].entries()) {
+      await expect(bench.open()).rejects.toMatchObject({
+        code: 'store-incomplete',
+        message: expect.stringContaining(`is not whole: ${named}`) as string,
+      });
+      // Half of what is missing is not enough.
+      giveUp(bench.disk, gone[i] as string);
+    }
+    await expect(bench.open()).rejects.toMatchObject({
+      code: 'store-incomplete',
+      message: expect.stringContaining(`is not whole: ${String(names[2])} to ${String(names[3])} are`) as string,
+    });
+    for (const path of gone.slice(2)) giveUp(bench.disk, path);
     await bench.open();
     expect([...bench.state.damage].sort()).toEqual([
       `${String(names[0])} to ${String(names[1])} are missing; what was in them is lost`,
@@ -345,7 +382,7 @@ describe('the disk engine with damaged files', () => {
     expect(await refused('segment-0000000002.log', newer)).toMatchObject({ code: 'store-newer' });
   });
 
-  it('removes a segment that was being made, and leaves an empty one, also when it is the only one', async () => {
+  it('removes a segment that was being made, and leaves one without content, also when it is the only one', async () => {
     for (const data of [Buffer.alloc(0), Buffer.alloc(10), Buffer.alloc(4096)]) {
       const { disk, texts } = await smallLog('closed');
       add(disk, 'segment-0000000002.new', data);
@@ -357,6 +394,16 @@ describe('the disk engine with damaged files', () => {
       await bench.engine.close();
       for (const path of bench.segments) (disk.names.get(path) as Inode).data = data;
       const names = [...disk.names.keys()];
+      if (data.length === 0) {
+        for (const path of names) {
+          await expect(bench.open()).rejects.toMatchObject({
+            code: 'store-incomplete',
+            message: expect.stringContaining(`is not whole: ${nameOf(path)} is empty`) as string,
+          });
+          expect(disk.openFiles).toBe(0);
+          giveUp(disk, path);
+        }
+      }
       await bench.open();
       expect(bench.state.damage).toEqual(
         names.map(path => expect.stringMatching(`^${nameOf(path)} has no readable header`) as string),
@@ -384,6 +431,8 @@ describe('the disk engine with damaged files', () => {
     await bench.engine.close();
     const [, newest, ahead] = bench.segments as [string, string, string];
     for (const path of [newest, ahead]) bench.disk.names.delete(path);
+    await expect(bench.open()).rejects.toMatchObject({ code: 'store-incomplete' });
+    giveUp(bench.disk, newest);
     for (let start = 0; start < 3; start++) {
       await bench.open();
       expect(bench.state.damage).toEqual([`${nameOf(newest)} is missing; what was in it is lost`]);
