@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { external } from './external.js';
 import { prepare, root } from './prepare.js';
 
 const FOLDER = join(root, 'test', 'faults');
@@ -55,6 +56,7 @@ async function main() {
     return 0;
   }
   await prepare();
+  for (const line of external()) console.error(line);
   mkdirSync(join(REPORT, '..'), { recursive: true });
   const args = ['run', '--silent=false', join(FOLDER, `${options.suite}.test.ts`)];
   if (options['test-name'] !== undefined) args.push('-t', options['test-name']);

@@ -6,30 +6,14 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { uncovered } from './coverage.js';
+import { external } from './external.js';
 import { prepare, root } from './prepare.js';
 
-// What the tests need besides Node and the npm packages: how to find it, and what stays untested without it. Nothing so
-// far. A row is { name: 'nats-server', find: () => path | undefined, untested: 'the JetStream engine' }; `find` looks
-// and installs, and the tests read the path from BROADCAST_TEST_<NAME>.
-const EXTERNAL = [];
-
-function external() {
-  const env = {};
-  const missing = [];
-  for (const { name, find, untested } of EXTERNAL) {
-    const path = find();
-    if (path === undefined) missing.push(`${name} was not found: ${untested} was not tested`);
-    else env[`BROADCAST_TEST_${name.toUpperCase().replaceAll('-', '_')}`] = path;
-  }
-  return { env, missing };
-}
-
-function runVitest(args, env) {
+function runVitest(args) {
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
   const child = spawn(process.execPath, [vitest, 'run', ...args], {
     cwd: root,
     stdio: ['ignore', 'inherit', 'inherit'],
-    env: { ...process.env, ...env },
   });
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => child.kill(signal));
   return new Promise(resolve => {
@@ -56,9 +40,9 @@ function count(file) {
 await prepare();
 const folder = mkdtempSync(join(tmpdir(), 'broadcast-results-'));
 const results = join(folder, 'results.json');
-const { env, missing } = external();
+const untested = external();
 const args = ['--reporter=default', '--reporter=json', `--outputFile.json=${results}`, ...process.argv.slice(2)];
-const code = await runVitest(args, env);
+const code = await runVitest(args);
 let counts = { passed: 0, failed: 0, skipped: 0 };
 try {
   counts = count(results);
@@ -66,7 +50,7 @@ try {
   console.error('The tests left no results: they did not start, or were ended.');
 }
 rmSync(folder, { recursive: true, force: true });
-for (const line of missing) console.log(line);
+for (const line of untested) console.log(line);
 if (process.argv.some(arg => arg.startsWith('--coverage'))) for (const line of uncovered()) console.log(line);
 if (counts.passed + counts.failed === 0) console.log('No test ran.');
 else if (code !== 0 && counts.failed === 0)
