@@ -27,7 +27,7 @@ export default tseslint.config(
       'testing/',
       'coverage/',
       'data/',
-      'node_modules/',
+      '**/node_modules/',
       '.cache/',
       'bench/results/',
       'test/package/',

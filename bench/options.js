@@ -21,15 +21,15 @@ const HELP = `Usage: npm run bench -- [options]
   --smoke              a few messages of everything: counts and order only, no times
 `;
 
-class UsageError extends Error {}
+export class UsageError extends Error {}
 
-function number(text, name, least) {
+export function number(text, name, least) {
   const value = Number(text);
   if (!(value >= least)) throw new UsageError(`--${name} must be a number from ${least} up, not "${text}"`);
   return value;
 }
 
-const list = text => text.split(',').filter(part => part !== '');
+export const list = text => text.split(',').filter(part => part !== '');
 
 /** The options of a command line; undefined when it only asks for help. Throws UsageError. */
 export function readOptions(argv) {
@@ -73,15 +73,20 @@ export function readOptions(argv) {
   };
 }
 
+// Messages in a second where they are sent at a pace.
+const RATE = 20_000;
+
 /** How much is sent in each kind of phase. */
-function amounts(smoke, seconds, messages) {
+export function amounts(smoke, seconds, messages) {
   if (smoke) {
     const few = { messages: 2000 };
-    return { amount: few, warmUp: few, trips: 100, warmTrips: 10, syncs: 20, warmSyncs: 2 };
+    const pace = { rate: 2000, seconds: 0.2, warmSeconds: 0.1 };
+    return { amount: few, warmUp: few, trips: 100, warmTrips: 10, syncs: 20, warmSyncs: 2, pace };
   }
   const amount = messages === undefined ? { seconds } : { messages };
   const warmUp = messages === undefined ? { seconds: seconds / 3 } : { messages: Math.ceil(messages / 3) };
   const trips = Math.round(seconds * 4000);
   const syncs = Math.round(seconds * 800);
-  return { amount, warmUp, trips, warmTrips: Math.round(trips / 3), syncs, warmSyncs: Math.round(syncs / 3) };
+  const pace = { rate: RATE, seconds: 2 * seconds, warmSeconds: seconds };
+  return { amount, warmUp, trips, warmTrips: Math.round(trips / 3), syncs, warmSyncs: Math.round(syncs / 3), pace };
 }

@@ -6,24 +6,67 @@ const packr = new Packr({ useRecords: false, variableMapSize: true });
 // Numbers from here on are encoded in five bytes, so that the size does not change on the way.
 const FIRST = 2 ** 24;
 
+// Each publisher has as many numbers of its own.
+const RANGE = 2 ** 28;
+
 const small = (n, text) => ({ n: FIRST + n, t: text });
-const usual = (n, text) => ({
+const usual = (n, text, amount) => ({
   n: FIRST + n,
   kind: 'transfer',
   from: 'alice.account',
   to: 'bob.account',
-  amount: 1234.5,
+  amount,
   memo: text,
 });
 
-/** A function that makes the object with a number, and one that gives the number of an object. */
+/** What a publisher numbers its n-th message with. */
+export function numberOf(n, publisher) {
+  return publisher * RANGE + n;
+}
+
+/** Checks that of each publisher every number comes once, and each behind the one before it. */
+export class Order {
+  received;
+  #next;
+  #fault;
+
+  /** @param from the first number that is expected of a publisher that is alone */
+  constructor(from = 0) {
+    this.received = from;
+    this.#next = [from];
+  }
+
+  /** Returns how many have come. */
+  take(number) {
+    const publisher = Math.floor(number / RANGE);
+    const next = this.#next[publisher] ?? publisher * RANGE;
+    if (number !== next) this.#fault ??= `number ${number} came instead of ${next}`;
+    this.#next[publisher] = next + 1;
+    return ++this.received;
+  }
+
+  /** Throws what was wrong, or when it was not just so many. */
+  check(count) {
+    if (this.received > count) this.#fault ??= `${this.received} messages came instead of ${count}`;
+    if (this.#fault !== undefined) throw new Error(this.#fault);
+  }
+}
+
+/** A function that makes the object with a number, and others that give the number of an object and when it was sent. */
 export function payload(size) {
   const make = size < 100 ? small : usual;
   let text = '';
-  const length = () => packr.pack(make(0, text)).length;
+  // A number with a fraction, which takes nine bytes as any time does.
+  const amount = 1234.5;
+  const length = () => packr.pack(make(0, text, amount)).length;
   if (length() > size) throw new RangeError(`no object has ${size} bytes; the smallest has ${length()}`);
   // A length of 32, 256 or 65536 takes one byte more of its own: the last object may come out a byte short of it.
   text = 'x'.repeat(Math.max(0, size - length() - 4));
   while (length() < size) text += 'x';
-  return { bytes: length(), make: n => make(n, text), numberOf: data => data.n - FIRST };
+  return {
+    bytes: length(),
+    make: (n, at = amount) => make(n, text, at),
+    numberOf: data => data.n - FIRST,
+    timeOf: data => data.amount,
+  };
 }

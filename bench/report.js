@@ -14,7 +14,7 @@ const FILE_SYSTEMS = {
   0x794c7630: 'overlay',
 };
 /** With more of the machine in other hands, a run says little. */
-const NOISY = 0.1;
+export const NOISY = 0.1;
 
 /** What the figures depend on. */
 export function environment({ dir, against }) {
@@ -97,16 +97,16 @@ const COMPARED = ['speed, this / other', 'CPU, this / other'];
 
 // ---- text ------------------------------------------------------------------------------------------------------------
 
-const short = n =>
+export const short = n =>
   n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : n >= 1e4 ? `${(n / 1e3).toFixed(0)} k` : n.toFixed(n < 100 ? 1 : 0);
-const show = (value, format) =>
+export const show = (value, format) =>
   value === undefined ? '' : `${format(value.median)} (${format(value.low)}–${format(value.high)})`;
 const median = (value, format) => (value === undefined ? '' : format(value.median));
 const hundredths = n => n.toFixed(2);
 const thousandths = n => n.toFixed(3);
 const percent = n => `${(n * 100).toFixed(0)} %`;
 
-function table(head, rows) {
+export function table(head, rows) {
   const widths = head.map((title, i) => Math.max(title.length, ...rows.map(row => row[i].length)));
   const line = row => `| ${row.map((cell, i) => cell.padEnd(widths[i])).join(' | ')} |`;
   return [line(head), `| ${widths.map(width => '-'.repeat(width)).join(' | ')} |`, ...rows.map(line)].join('\n');

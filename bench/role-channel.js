@@ -12,11 +12,11 @@ export function now() {
   return seconds * 1e3 + nanoseconds / 1e6;
 }
 
-/** In the role's process: answers what the parent asks. */
+/** In the role's process: answers what the parent asks. A role that is another program's has a `cpu` of its own. */
 export function serve(verbs) {
   process.on('message', async ({ id, verb, args }) => {
     try {
-      if (verb === 'cpu') process.send({ id, answer: process.cpuUsage() });
+      if (verb === 'cpu') process.send({ id, answer: verbs.cpu?.() ?? process.cpuUsage() });
       else process.send({ id, answer: await verbs[verb](args) });
     } catch (error) {
       process.send({ id, failure: error.stack ?? String(error) });
@@ -36,11 +36,11 @@ export class Role {
   #timeout;
   #started;
 
-  constructor(role, { entry, timeout, profile, label }) {
+  constructor(role, { file = ROLES, entry, timeout, profile, label }) {
     this.name = label ?? role;
     this.#timeout = timeout;
     const execArgv = profile ? ['--cpu-prof', `--cpu-prof-dir=${profile}`, `--cpu-prof-name=${label}.cpuprofile`] : [];
-    this.#child = fork(ROLES, [role, entry], { execArgv, stdio: ['ignore', 2, 2, 'ipc'] });
+    this.#child = fork(file, [role, entry], { execArgv, stdio: ['ignore', 2, 2, 'ipc'] });
     this.#child.on('message', message => this.#answer(message));
     this.#child.on('exit', (code, signal) => this.#gone(`${this.name} ended (${signal ?? code})`));
     this.#started = this.#expect(0, 'start');
@@ -78,7 +78,8 @@ export class Role {
     await this.#started;
     const id = ++this.#asked;
     const answer = this.#expect(id, verb);
-    if (this.#child.connected) this.#child.send({ id, verb, args });
+    // One that ends meanwhile is known by its end.
+    if (this.#child.connected) this.#child.send({ id, verb, args }, () => undefined);
     return answer;
   }
 

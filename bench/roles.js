@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { createHistogram } from 'node:perf_hooks';
-import { payload } from './payload.js';
+import { HISTOGRAM, pace, percentiles, pingPong, progress, Stopwatch } from './measures.js';
+import { numberOf, Order, payload } from './payload.js';
 import { bareRoles } from './bare.js';
 import { bareStore } from './bare-store.js';
 import { limitRoles } from './limit.js';
@@ -21,10 +22,6 @@ const ROOM = { queueMessages: 10_000_000, queueBytes: 4 * 2 ** 30, storeBytes: 8
 const PATIENCE = 200;
 // One in so many receipts is kept and looked at; all are waited for, and none may come with a failure.
 const SAMPLE = 16;
-// Milliseconds without a message after which nothing is expected to come.
-const STALLED = 10_000;
-// Latencies outside of these are counted as the nearest.
-const HISTOGRAM = { lowest: 1, highest: 60e9, figures: 3 };
 
 function connect({ port, name }) {
   const client = new library.BroadcastTcpClient({ host: '127.0.0.1', port }, name);
@@ -56,6 +53,8 @@ function publisher() {
   let sent = 0;
   let last;
   let kept = [];
+  let channel;
+  let number;
   const failures = {};
 
   async function send({ target, size, persistent, keep, until }) {
@@ -63,10 +62,10 @@ function publisher() {
     const { BroadcastMessage } = library;
     const options = { persistent };
     const create = target === undefined ? BroadcastMessage.createChannelMessage : BroadcastMessage.createClientMessage;
-    const to = target ?? CHANNEL;
+    const to = target ?? channel;
     while (!until(sent)) {
       for (let i = 0; i < BURST && !client.outbox.full && !until(sent, i); i++) {
-        last = client.sendMessage(create(to, make(sent++), options));
+        last = client.sendMessage(create(to, make(numberOf(sent++, number)), options));
         if (keep && sent % SAMPLE === 0) kept.push(last);
       }
       if (client.outbox.full) await client.ready();
@@ -78,6 +77,7 @@ function publisher() {
     async start(options) {
       const { client: made, connected } = connect(options);
       client = made;
+      ({ channel = CHANNEL, number = 0 } = options);
       client.onDeliveryFailure(({ final, reason, count = 1 }) => {
         if (final) failures[reason] = (failures[reason] ?? 0) + count;
       });
@@ -107,6 +107,14 @@ function publisher() {
       if (client.outbox.messages > 0) throw new Error(`${client.outbox.messages} messages are not settled`);
       if (Object.keys(failures).length > 0) throw new Error(`messages were lost: ${JSON.stringify(failures)}`);
       return { at };
+    },
+    async pace({ persistent, ...options }) {
+      const first = sent;
+      await pace(options, make => {
+        const data = make(numberOf(sent++, number), now());
+        last = client.sendMessage(library.BroadcastMessage.createChannelMessage(channel, data, { persistent }));
+      });
+      return { first, sent };
     },
     /** Looks at every receipt that was kept. */
     async check({ status, durability }) {
@@ -138,29 +146,30 @@ function publisher() {
 function subscriber() {
   let client;
   let connected;
-  let received = 0;
-  let fault;
+  let order;
   let target = Infinity;
   let at = 0;
   let reached = () => undefined;
+  const watch = new Stopwatch();
 
   return {
-    async start({ own, size, late, from = 0, ...options }) {
-      const { numberOf } = payload(size);
+    async start({ own, size, late, from, channel = CHANNEL, ...options }) {
+      const { numberOf, timeOf } = payload(size);
       await client?.close();
-      received = from;
+      order = new Order(from);
       ({ client, connected } = connect(options));
       const handler = ({ data }) => {
-        if (numberOf(data) !== received) fault ??= `number ${numberOf(data)} came instead of ${received}`;
-        received++;
-        if (received < target) return;
+        watch.see(timeOf(data));
+        if (order.take(numberOf(data)) < target) return;
         at = now();
         reached();
       };
       if (own) client.onMessage(handler);
-      else client.onMessage(CHANNEL, handler);
+      else client.onMessage(channel, handler);
       if (!late) await connected();
     },
+    watch: () => watch.begin(),
+    latencies: () => watch.end(),
     /** Connects at last; tells when it began to. */
     async come() {
       const began = now();
@@ -170,18 +179,13 @@ function subscriber() {
     /** Tells when it has received so many in all. */
     async reach({ count }) {
       target = count;
-      if (received < count)
-        await progress(
-          resolve => (reached = resolve),
-          () => received,
-          count,
-        );
+      const arrange = resolve => (reached = resolve);
+      if (order.received < count) await progress(arrange, () => order.received, count);
       else at = now();
       // Whatever comes too often, comes with these.
       await turn();
       target = Infinity;
-      if (received > count) fault ??= `${received} messages came instead of ${count}`;
-      if (fault !== undefined) throw new Error(fault);
+      order.check(count);
       return { at };
     },
     stop: () => client?.close(),
@@ -222,44 +226,6 @@ function pinger() {
     },
     stop: () => client?.close(),
   };
-}
-
-/** One numbered object there and back at a time, each checked. */
-function pingPong({ size, messages, warmUp }, send, onArrival) {
-  const { make, numberOf } = payload(size);
-  const histogram = createHistogram(HISTOGRAM);
-  let n = 0;
-  let began;
-  const next = () => {
-    began = process.hrtime.bigint();
-    send(make(n));
-  };
-  return new Promise((resolve, reject) => {
-    onArrival(data => {
-      if (n >= warmUp) histogram.record(process.hrtime.bigint() - began);
-      if (numberOf(data) !== n) reject(new Error(`number ${numberOf(data)} came back instead of ${n}`));
-      else if (++n < warmUp + messages) next();
-      else resolve(percentiles(histogram));
-    });
-    next();
-  });
-}
-
-/** Waits for `arrange`'s callback as long as something comes. */
-function progress(arrange, received, count) {
-  return new Promise((resolve, reject) => {
-    let seen = received();
-    const timer = setInterval(() => {
-      if (received() === seen) reject(new Error(`nothing comes any more after ${seen} of ${count} messages`));
-      seen = received();
-    }, STALLED);
-    arrange(resolve);
-    timer.unref();
-  });
-}
-
-function percentiles(histogram) {
-  return { p50: histogram.percentile(50) / 1000, p99: histogram.percentile(99) / 1000, count: histogram.count };
 }
 
 const roles = {

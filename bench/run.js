@@ -6,7 +6,8 @@ import { build, isStale } from '../scripts/build.js';
 import { readOptions } from './options.js';
 import { printProfiles } from './profile.js';
 import { environment, printTables, summarize } from './report.js';
-import { isReference, runScenario, SCENARIOS } from './scenarios.js';
+import { isReference, SCENARIOS } from './scenarios.js';
+import { runOnce } from './work.js';
 
 const RESULTS = fileURLToPath(new URL('./results/', import.meta.url));
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -46,7 +47,7 @@ async function runAll(jobs, options) {
     repetitions.push(results);
     for (const job of rep % 2 === 0 ? jobs : [...jobs].reverse()) {
       say(`repetition ${rep + 1} of ${options.reps}: ${job.key}`);
-      results[job.key] = await runScenario(job.name, job.size, {
+      results[job.key] = await runOnce(SCENARIOS[job.name].run, job.size, {
         ...options.amounts,
         ...job,
         dir: options.dir,

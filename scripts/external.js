@@ -40,7 +40,8 @@ function isBelow(folder, path) {
 }
 
 function aptGet(...args) {
-  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  // In runlevel 1 no service is started by its installation.
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' };
   const { status } = spawnSync('apt-get', ['-qq', ...args], { env, stdio: 'ignore', timeout: BOUND * 1000 });
   return status === 0;
 }
@@ -49,6 +50,15 @@ function aptGet(...args) {
 function hindrance() {
   if (process.platform !== 'linux' || !isCommand('apt-get')) return 'it is installed only where there is apt-get';
   return process.getuid() === 0 ? undefined : 'it is installed only as root';
+}
+
+/** Installs packages of Debian's; false when that cannot be, with a word why. */
+export function installDebian(packages) {
+  if (packages.length === 0) return true;
+  const why = hindrance();
+  if (why === undefined) return install(packages);
+  console.error(`${packages.join(', ')}: ${why}`);
+  return false;
 }
 
 function install(packages) {

@@ -1,0 +1,87 @@
+// What roles measure with, whoever they are: trips there and back, messages at a pace, and waiting as long as something comes.
+import { createHistogram } from 'node:perf_hooks';
+import { now } from './role-channel.js';
+import { payload } from './payload.js';
+
+/** Latencies outside of these are counted as the nearest. */
+export const HISTOGRAM = { lowest: 1, highest: 60e9, figures: 3 };
+// Milliseconds without a message after which nothing is expected to come.
+const STALLED = 10_000;
+
+/** One numbered object there and back at a time, each checked. */
+export function pingPong({ size, messages, warmUp }, send, onArrival) {
+  const { make, numberOf } = payload(size);
+  const histogram = createHistogram(HISTOGRAM);
+  let n = 0;
+  let began;
+  const next = () => {
+    began = process.hrtime.bigint();
+    send(make(n));
+  };
+  return new Promise((resolve, reject) => {
+    onArrival(data => {
+      if (n >= warmUp) histogram.record(process.hrtime.bigint() - began);
+      if (numberOf(data) !== n) reject(new Error(`number ${numberOf(data)} came back instead of ${n}`));
+      else if (++n < warmUp + messages) next();
+      else resolve(percentiles(histogram));
+    });
+    next();
+  });
+}
+
+/** Waits for `arrange`'s callback as long as something comes. */
+export function progress(arrange, received, count) {
+  return new Promise((resolve, reject) => {
+    let seen = received();
+    const timer = setInterval(() => {
+      if (received() === seen) reject(new Error(`nothing comes any more after ${seen} of ${count} messages`));
+      seen = received();
+    }, STALLED);
+    arrange(resolve);
+    timer.unref();
+  });
+}
+
+export function percentiles(histogram) {
+  return { p50: histogram.percentile(50) / 1000, p99: histogram.percentile(99) / 1000, count: histogram.count };
+}
+
+/**
+ * Sends so many messages at a rate, with as many each millisecond as are due; each carries when it was sent. Rejects when the
+ * rate cannot be kept: what a sender that is behind measures is its own hurry.
+ */
+export function pace({ size, rate, messages }, send) {
+  const { make } = payload(size);
+  const began = now();
+  let sent = 0;
+  return new Promise((resolve, reject) => {
+    const timer = setInterval(() => {
+      const due = Math.min(messages, Math.floor(((now() - began) * rate) / 1000));
+      while (sent < due) send(make, sent++);
+      if (sent < messages) return;
+      clearInterval(timer);
+      const kept = (sent * 1000) / (now() - began) / rate;
+      if (kept < 0.9) reject(new Error(`only ${(kept * 100).toFixed(0)} % of the rate was kept`));
+      else resolve({ kept });
+    }, 1);
+  });
+}
+
+/** How long messages of a pace were on their way. */
+export class Stopwatch {
+  #histogram;
+
+  begin() {
+    this.#histogram = createHistogram(HISTOGRAM);
+  }
+
+  see(sentAt) {
+    this.#histogram?.record(Math.max(1, Math.round((now() - sentAt) * 1e6)));
+  }
+
+  end() {
+    const seen = percentiles(this.#histogram);
+    this.#histogram = undefined;
+    return seen;
+  }
+}

@@ -1,0 +1,39 @@
+// The tables as a picture: bars for each kind of work, the medians, with a line from the lowest to the highest repetition.
+import * as vega from 'vega';
+import { compile } from 'vega-lite';
+import { groupsOf } from './report.js';
+
+const OURS = '#1f6fb4';
+const OTHERS = '#b8bec6';
+
+/** One picture of a table. */
+function chartOf([title, rows]) {
+  const latency = rows[0].rate === undefined;
+  const values = rows.map(({ title: who, peer, rate, p50 }) => ({
+    ...{ who, ours: peer.startsWith('broadcast') },
+    ...(latency ? p50 : rate),
+  }));
+  const y = { field: 'who', type: 'nominal', sort: null, title: null, axis: { labelLimit: 260 } };
+  const axis = latency ? 'p50, µs (less is better)' : 'messages a second (more is better)';
+  const color = { condition: { test: 'datum.ours', value: OURS }, value: OTHERS };
+  return {
+    title: { text: title, anchor: 'start' },
+    width: 420,
+    data: { values },
+    layer: [
+      {
+        mark: 'bar',
+        encoding: { y, x: { field: 'median', type: 'quantitative', title: axis, axis: { format: '~s' } }, color },
+      },
+      { mark: 'rule', encoding: { y, x: { field: 'low', type: 'quantitative' }, x2: { field: 'high' } } },
+    ],
+  };
+}
+
+/** An SVG document. */
+export async function plot(summary) {
+  const charts = [...groupsOf(summary)].map(chartOf);
+  const whole = { vconcat: charts, resolve: { scale: { x: 'independent', y: 'independent' } }, background: 'white' };
+  const view = new vega.View(vega.parse(compile(whole).spec), { renderer: 'none' });
+  return view.toSVG();
+}

@@ -1,0 +1,72 @@
+// Medians and spreads of the repetitions, a table for each kind of work. Ratios are taken within a repetition.
+import { NOISY, show, short, spread, table } from '../report.js';
+import { WORK } from './catalogue.js';
+
+/** Who the others are compared with, where there is one. */
+const OWN = ['broadcast', 'broadcast-transient', 'broadcast-durable'];
+
+const speedOf = ({ rate, p50 }) => rate ?? 1e6 / p50;
+
+/** A row for each part of each job that was run. */
+export function summarize(jobs, repetitions) {
+  const rows = [];
+  for (const job of jobs) {
+    // Of one that has failed there are fewer.
+    const seen = repetitions.filter(results => results[job.key] !== undefined);
+    if (seen.length < repetitions.length) continue;
+    const own = OWN.filter(name => name !== job.peer.name && `${job.work}-${name}-${job.size}` in seen[0]);
+    for (const part of Object.keys(seen[0][job.key])) {
+      const runs = seen.map(results => results[job.key][part]);
+      const spreadOf = key => spread(runs.map(run => run[key]));
+      const ahead = name =>
+        spread(seen.map((results, i) => speedOf(results[`${job.work}-${name}-${job.size}`][part]) / speedOf(runs[i])));
+      rows.push({
+        ...{ work: job.work, part, size: job.size, peer: job.peer.name, title: job.peer.title },
+        guarantee: job.peer.guarantee,
+        ...{ rate: spreadOf('rate'), p50: spreadOf('p50'), p99: spreadOf('p99'), foreign: spreadOf('foreign') },
+        serverCpu: spread(runs.map(({ cpu }) => cpu.server)),
+        ahead: Object.fromEntries(own.map(name => [name, ahead(name)])),
+      });
+    }
+  }
+  return rows;
+}
+
+const hundredths = n => n.toFixed(2);
+const percent = n => `${(n * 100).toFixed(0)} %`;
+const AHEAD = { broadcast: 'persistent', 'broadcast-transient': 'not persistent', 'broadcast-durable': 'with dataDir' };
+
+/** The rows that belong into one table, in their order. */
+export function groupsOf(summary) {
+  const groups = new Map();
+  for (const row of summary) {
+    const key = `${[WORK[row.work].title, row.part].filter(text => text !== '').join(', ')}, ${row.size} bytes`;
+    groups.set(key, [...(groups.get(key) ?? []), row]);
+  }
+  return groups;
+}
+
+/** All tables as text. */
+export function tablesOf(summary) {
+  const texts = [];
+  for (const [title, rows] of groupsOf(summary)) {
+    const own = OWN.filter(name => rows.some(row => row.ahead[name] !== undefined));
+    const latency = rows[0].rate === undefined;
+    const head = ['', 'guarantee', ...(latency ? ['p50 µs', 'p99 µs'] : ['messages/s', 'CPU s/M server'])];
+    head.push(...own.map(name => `Broadcast ${AHEAD[name]} is faster by`), 'foreign CPU');
+    const lines = rows.map(row => [
+      row.title,
+      row.guarantee,
+      ...(latency
+        ? [show(row.p50, short), show(row.p99, short)]
+        : [show(row.rate, short), row.serverCpu === undefined ? '' : hundredths(row.serverCpu.median)]),
+      ...own.map(name => show(row.ahead[name], hundredths)),
+      show(row.foreign, percent),
+    ]);
+    texts.push(`\n${title}\n\n${table(head, lines)}`);
+  }
+  texts.push('\nMedian (lowest–highest) of the repetitions; "is faster by" is taken within a repetition.');
+  if (summary.some(({ foreign }) => foreign?.high > NOISY))
+    texts.push(`Others used more than ${percent(NOISY)} of the machine in runs that were not better when made again.`);
+  return texts.join('\n');
+}

@@ -1,0 +1,158 @@
+// The parts of a run as a peer plays them, each in a process of its own: node roles.js ROLE, told what to do over the channel
+// to its parent. An adapter is a module of adapters/: `serve({ folder, … })` starts a server, `connect({ port, name, codec,
+// quality, … })` returns a link, which publishes, subscribes, and says when it is full and when all is settled.
+import { setImmediate as turn } from 'node:timers/promises';
+import { pace, pingPong, progress, Stopwatch } from '../measures.js';
+import { numberOf, Order, payload } from '../payload.js';
+import { now, serve } from '../role-channel.js';
+import { CODECS } from './codecs.js';
+
+const [, , role] = process.argv;
+const CHANNEL = 'bench';
+// Messages that a sender creates before it lets its sockets have a turn; as many as Broadcast's.
+const BURST = 256;
+
+const load = peer => import(`./adapters/${peer}.js`);
+
+async function connect({ peer, codec, ...options }) {
+  const { connect } = await load(peer);
+  return await connect({ ...options, codec: CODECS[codec] });
+}
+
+function server() {
+  let running;
+  return {
+    async start({ peer, ...options }) {
+      const { serve } = await load(peer);
+      running = await serve(options);
+      return { port: running.port };
+    },
+    cpu: () => running?.cpu?.(),
+    stats: () => ({ memory: running.memory?.() ?? process.memoryUsage().rss }),
+    stop: () => running?.stop(),
+  };
+}
+
+function publisher() {
+  let link;
+  let sent = 0;
+  let channel;
+  let number;
+
+  return {
+    async start({ channel: own = CHANNEL, number: publisher = 0, ...options }) {
+      channel = own;
+      number = publisher;
+      link = await connect(options);
+      // Some clients can tell, and lose what is sent before.
+      if (!options.durable) await link.hasSubscribers?.(channel);
+    },
+    stats: () => ({ sent }),
+    async publish({ size, seconds, messages, target }) {
+      const { make } = payload(size);
+      if (target !== undefined) await link.declare?.(target);
+      const send = target === undefined ? data => link.publish(channel, data) : data => link.store(target, data);
+      const first = sent;
+      const began = now();
+      const end = began + (seconds ?? 0) * 1000;
+      const left = () => (messages === undefined ? (now() < end ? BURST : 0) : first + messages - sent);
+      for (let burst = left(); burst > 0; burst = left()) {
+        for (let i = Math.min(burst, BURST); i > 0 && !link.isFull; i--) send(make(numberOf(sent++, number)));
+        if (link.isFull) await link.room();
+        else await turn();
+      }
+      return { began, first, sent };
+    },
+    async settled() {
+      await link.settled();
+      return { at: now() };
+    },
+    async pace(options) {
+      const first = sent;
+      await pace(options, make => link.publish(channel, make(numberOf(sent++, number), now())));
+      return { first, sent };
+    },
+    /** That it is acknowledged is all that peers say. */
+    check: () => undefined,
+    stop: () => link?.close(),
+  };
+}
+
+function subscriber() {
+  let link;
+  let come;
+  let order;
+  let target = Infinity;
+  let at = 0;
+  let reached = () => undefined;
+  const watch = new Stopwatch();
+
+  return {
+    async start({ own, size, late, from, channel = CHANNEL, name, ...options }) {
+      const { numberOf, timeOf } = payload(size);
+      await link?.close();
+      order = new Order(from);
+      const handler = data => {
+        watch.see(timeOf(data));
+        if (order.take(numberOf(data)) < target) return;
+        at = now();
+        reached();
+      };
+      come = async () => {
+        link = await connect({ ...options, name, durable: own });
+        await (own ? link.consume(name, handler) : link.subscribe(channel, handler));
+      };
+      if (!late) await come();
+    },
+    watch: () => watch.begin(),
+    latencies: () => watch.end(),
+    async come() {
+      const began = now();
+      await come();
+      return { began };
+    },
+    async reach({ count }) {
+      target = count;
+      const arrange = resolve => (reached = resolve);
+      if (order.received < count) await progress(arrange, () => order.received, count);
+      else at = now();
+      await turn();
+      target = Infinity;
+      order.check(count);
+      return { at };
+    },
+    stop: () => link?.close(),
+  };
+}
+
+function echo() {
+  let link;
+  return {
+    async start(options) {
+      link = await connect(options);
+      await link.subscribe('ping', data => link.publish('pong', data));
+    },
+    stop: () => link?.close(),
+  };
+}
+
+function pinger() {
+  let link;
+  let arrived = () => undefined;
+  return {
+    async start(options) {
+      link = await connect(options);
+      await link.subscribe('pong', data => arrived(data));
+      await link.hasSubscribers?.('ping');
+    },
+    run: options =>
+      pingPong(
+        options,
+        data => link.publish('ping', data),
+        handler => (arrived = handler),
+      ),
+    stop: () => link?.close(),
+  };
+}
+
+serve({ server, publisher, subscriber, echo, pinger }[role]());

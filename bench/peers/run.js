@@ -1,0 +1,135 @@
+// npm run bench:peers: Broadcast and its peers at the same work, taking turns. docs/performance.md says how to read it.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build, isStale } from '../../scripts/build.js';
+import { installDebian } from '../../scripts/external.js';
+import { environment, NOISY } from '../report.js';
+import { runOnce } from '../work.js';
+import { PEERS, SERVERS, versionsOf, WORK } from './catalogue.js';
+import { findCommand } from './daemon.js';
+import { readOptions } from './options.js';
+import { summarize, tablesOf } from './report.js';
+
+const HERE = fileURLToPath(new URL('.', import.meta.url));
+const RESULTS = fileURLToPath(new URL('../results/', import.meta.url));
+const ENTRY = fileURLToPath(new URL('../../dist/esm/index.js', import.meta.url));
+/** A run that others have spoilt is made again so often. */
+const REPEATS = 2;
+
+const say = text => process.stderr.write(`${text}\n`);
+
+/** The peers' packages, which have a lock file of their own. */
+function installPackages() {
+  const installed = join(HERE, 'node_modules', '.package-lock.json');
+  if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(join(HERE, 'package-lock.json')).mtimeMs) return;
+  say("Installing the peers' packages …");
+  const { status } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--ignore-scripts'], {
+    cwd: HERE,
+    stdio: ['ignore', 2, 2],
+  });
+  if (status !== 0) throw new Error(`npm ci did not succeed; run it by hand in ${HERE}`);
+}
+
+/** Those that can be run here; the others are named. */
+function available(names) {
+  const wanted = PEERS.filter(({ name, kind }) => names.includes(name) || kind.start === undefined);
+  const needs = [...new Set(wanted.map(({ needs }) => needs).filter(needs => needs !== undefined))];
+  installDebian(needs.filter(needs => findCommand(needs) === undefined).map(needs => SERVERS[needs].debian));
+  const absent = new Set(needs.filter(needs => findCommand(needs) === undefined));
+  for (const needs of absent) say(`${SERVERS[needs].debian} is not installed: what needs it is not measured`);
+  return wanted.filter(({ needs }) => !absent.has(needs));
+}
+
+function jobsOf({ work, sizes }, peers) {
+  return work.flatMap(name =>
+    sizes.flatMap(size =>
+      peers
+        .filter(peer => peer.work.includes(name))
+        .map(peer => ({ key: `${name}-${peer.name}-${size}`, work: name, size, peer })),
+    ),
+  );
+}
+
+const noiseOf = results => Math.max(...Object.values(results).map(({ foreign }) => foreign));
+
+/** One run; again when others have used the machine meanwhile. */
+async function runJob({ key, work, size, peer }, options) {
+  const settings = { ...options.amounts, key, entry: ENTRY, dir: RESULTS, timeout: options.timeout };
+  let best;
+  for (let attempt = 0; attempt <= REPEATS; attempt++) {
+    const results = await runOnce(WORK[work].run(peer), size, settings);
+    if (best === undefined || noiseOf(results) < noiseOf(best)) best = results;
+    if (options.smoke || !(noiseOf(best) > NOISY)) break;
+  }
+  return best;
+}
+
+/**
+ * All repetitions, one job after the other, every second time in the opposite order. A peer that fails once is named, and not
+ * measured further; when Broadcast fails, everything has.
+ */
+async function runAll(jobs, options) {
+  const repetitions = [];
+  const failed = new Map();
+  const ends = Date.now() + options.maxMinutes * 60_000;
+  const total = jobs.length * options.reps;
+  let done = 0;
+  for (let rep = 0; rep < options.reps && (rep === 0 || Date.now() < ends); rep++) {
+    const results = {};
+    repetitions.push(results);
+    for (const job of rep % 2 === 0 ? jobs : [...jobs].reverse()) {
+      say(
+        `${++done} of ${total}: repetition ${rep + 1}, ${WORK[job.work].title}, ${job.size} bytes, ${job.peer.title}`,
+      );
+      if (failed.has(job.key)) continue;
+      try {
+        results[job.key] = await runJob(job, options);
+      } catch (error) {
+        if (job.peer.kind.start === undefined) throw error;
+        failed.set(job.key, error.message.split('\n')[0]);
+        say(`  failed: ${error.message}`);
+      }
+    }
+  }
+  return { repetitions, failed };
+}
+
+async function main() {
+  const options = readOptions(process.argv.slice(2));
+  if (options === undefined) return;
+  if (isStale()) build();
+  installPackages();
+  mkdirSync(RESULTS, { recursive: true });
+  const peers = available(options.peers);
+  const machine = environment({ dir: RESULTS });
+  const versions = versionsOf(peers);
+  for (const [key, value] of Object.entries({ ...machine, ...versions })) say(`${key}: ${value}`);
+
+  const jobs = jobsOf(options, peers);
+  const { repetitions, failed } = await runAll(jobs, options);
+  for (const [key, why] of failed) say(`${key} failed, and has no row: ${why}`);
+  if (options.smoke) {
+    console.log(`${jobs.length - failed.size} of ${jobs.length} runs: every count is right, and every order.`);
+    process.exitCode = failed.size > 0 ? 1 : 0;
+    return;
+  }
+  const summary = summarize(jobs, repetitions);
+  const { reps, seconds, amounts } = options;
+  const settings = { reps, seconds, ...amounts };
+  const report = { machine, versions, settings, failed: Object.fromEntries(failed), summary, repetitions };
+  const name = join(RESULTS, `peers-${machine.date.replaceAll(':', '-')}`);
+  writeFileSync(`${name}.json`, `${JSON.stringify(report, undefined, 2)}\n`);
+  const { plot } = await import('./plot.js');
+  writeFileSync(`${name}.svg`, await plot(summary));
+  say(`kept in ${name}.json and ${name}.svg`);
+  console.log(options.json ? JSON.stringify(report, undefined, 2) : tablesOf(summary));
+}
+
+try {
+  await main();
+} catch (error) {
+  say(`bench:peers: ${error.message}`);
+  process.exitCode = 1;
+}
