@@ -81,12 +81,23 @@ export function amounts(smoke, seconds, messages) {
   if (smoke) {
     const few = { messages: 2000 };
     const pace = { rate: 2000, seconds: 0.2, warmSeconds: 0.1 };
-    return { amount: few, warmUp: few, trips: 100, warmTrips: 10, syncs: 20, warmSyncs: 2, pace };
+    const many = { connections: 40, warmConnections: 8, channels: 1000 };
+    return { ...many, amount: few, warmUp: few, trips: 100, warmTrips: 10, syncs: 20, warmSyncs: 2, pace };
   }
   const amount = messages === undefined ? { seconds } : { messages };
   const warmUp = messages === undefined ? { seconds: seconds / 3 } : { messages: Math.ceil(messages / 3) };
   const trips = Math.round(seconds * 4000);
   const syncs = Math.round(seconds * 800);
   const pace = { rate: RATE, seconds: 2 * seconds, warmSeconds: seconds };
-  return { amount, warmUp, trips, warmTrips: Math.round(trips / 3), syncs, warmSyncs: Math.round(syncs / 3), pace };
+  const many = { connections: 10_000, warmConnections: 100, channels: 100_000 };
+  return {
+    ...many,
+    amount,
+    warmUp,
+    trips,
+    warmTrips: Math.round(trips / 3),
+    syncs,
+    warmSyncs: Math.round(syncs / 3),
+    pace,
+  };
 }

@@ -52,6 +52,46 @@ export class Order {
   }
 }
 
+/** Checks that of one publisher each of many channels brings higher and higher numbers, and all together so many. */
+export class ChannelOrder {
+  received = 0;
+  #last;
+  #fault;
+
+  constructor(channels) {
+    this.#last = new Float64Array(channels).fill(-1);
+  }
+
+  /** Returns how many have come. */
+  take(number, channel) {
+    if (!(number > this.#last[channel])) this.#fault ??= `number ${number} came behind ${this.#last[channel]}`;
+    this.#last[channel] = number;
+    return ++this.received;
+  }
+
+  check(count) {
+    if (this.received !== count) this.#fault ??= `${this.received} messages came instead of ${count}`;
+    if (this.#fault !== undefined) throw new Error(this.#fault);
+  }
+}
+
+/** A publisher's choice of a channel for each message, the same in every run. */
+export function scatter(channels) {
+  let state = 1;
+  return () => {
+    // A linear congruence; its high bits are good enough to go anywhere.
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * channels);
+  };
+}
+
+/** Names of the channels of which a subscriber has its share. */
+export const channelName = i => `channel-${i}`;
+
+export function shareOf(channels, share, of) {
+  return Array.from({ length: Math.ceil((channels - share) / of) }, (_, i) => share + i * of);
+}
+
 /** A function that makes the object with a number, and others that give the number of an object and when it was sent. */
 export function payload(size) {
   const make = size < 100 ? small : usual;

@@ -5,7 +5,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { createHistogram } from 'node:perf_hooks';
 import { HISTOGRAM, pace, percentiles, pingPong, progress, Stopwatch } from './measures.js';
-import { numberOf, Order, payload } from './payload.js';
+import { ChannelOrder, channelName, numberOf, Order, payload, scatter, shareOf } from './payload.js';
 import { bareRoles } from './bare.js';
 import { bareStore } from './bare-store.js';
 import { limitRoles } from './limit.js';
@@ -55,6 +55,8 @@ function publisher() {
   let kept = [];
   let channel;
   let number;
+  let choose;
+  let shares;
   const failures = {};
 
   async function send({ target, size, persistent, keep, until }) {
@@ -100,13 +102,36 @@ function publisher() {
       await send({ ...options, until });
       return { began, first, sent };
     },
-    /** Waits for the last receipt. Those of one sender come in order. */
+    /** Waits for the last receipt. Those of one sender to one channel come in order. */
     async settled() {
       await last;
+      if (choose !== undefined) await client.flush();
       const at = now();
       if (client.outbox.messages > 0) throw new Error(`${client.outbox.messages} messages are not settled`);
       if (Object.keys(failures).length > 0) throw new Error(`messages were lost: ${JSON.stringify(failures)}`);
       return { at };
+    },
+    /** To many channels, by chance; tells how many each of the subscribers is to have had in all. */
+    async scatter({ size, seconds, messages, persistent, channels, of }) {
+      const { make } = payload(size);
+      const { BroadcastMessage } = library;
+      choose ??= scatter(channels);
+      shares ??= new Array(of).fill(0);
+      const began = now();
+      const first = sent;
+      const end = began + (seconds ?? 0) * 1000;
+      while (messages === undefined ? now() < end : sent - first < messages) {
+        for (let i = 0; i < BURST && !client.outbox.full; i++) {
+          const at = choose();
+          shares[at % of]++;
+          last = client.sendMessage(
+            BroadcastMessage.createChannelMessage(channelName(at), make(sent++), { persistent }),
+          );
+        }
+        if (client.outbox.full) await client.ready();
+        else await turn();
+      }
+      return { began, first, sent, shares };
     },
     async pace({ persistent, ...options }) {
       const first = sent;
@@ -153,19 +178,24 @@ function subscriber() {
   const watch = new Stopwatch();
 
   return {
-    async start({ own, size, late, from, channel = CHANNEL, ...options }) {
+    async start({ own, size, late, from, channel = CHANNEL, channels, share, of, ...options }) {
       const { numberOf, timeOf } = payload(size);
       await client?.close();
       order = new Order(from);
       ({ client, connected } = connect(options));
-      const handler = ({ data }) => {
+      const handler = ({ data }, place) => {
         watch.see(timeOf(data));
-        if (order.take(numberOf(data)) < target) return;
+        if (order.take(numberOf(data), place) < target) return;
         at = now();
         reached();
       };
       if (own) client.onMessage(handler);
-      else client.onMessage(channel, handler);
+      else if (channels === undefined) client.onMessage(channel, handler);
+      else {
+        order = new ChannelOrder(channels);
+        for (const at of shareOf(channels, share, of))
+          client.onMessage(channelName(at), message => handler(message, at));
+      }
       if (!late) await connected();
     },
     watch: () => watch.begin(),
@@ -189,6 +219,25 @@ function subscriber() {
       return { at };
     },
     stop: () => client?.close(),
+  };
+}
+
+/** Many clients that get nothing. */
+function crowd() {
+  const clients = [];
+  let options;
+  return {
+    start: given => void (options = given),
+    async come({ count }) {
+      const { port, name } = options;
+      for (let i = 0; i < count; i++) {
+        const { client, connected } = connect({ port, name: `${name}-${clients.length}` });
+        clients.push(client);
+        client.onMessage(CHANNEL, () => undefined);
+        await connected();
+      }
+    },
+    stop: () => Promise.all(clients.map(client => client.close())),
   };
 }
 
@@ -229,7 +278,7 @@ function pinger() {
 }
 
 const roles = {
-  ...{ server, publisher, subscriber, echo, pinger },
+  ...{ server, publisher, subscriber, echo, pinger, crowd },
   ...limitRoles({ now, once, percentiles, HISTOGRAM }),
   ...bareRoles({ now, once, turn, progress, pingPong, payload, BURST, CHANNEL }),
   bareStore: () => bareStore(once),

@@ -8,6 +8,7 @@ export const OWN = {
   receiver: 'subscriber',
   echo: 'echo',
   pinger: 'pinger',
+  crowd: 'crowd',
 };
 const BARE = {
   relay: 'bareRelay',

@@ -218,6 +218,75 @@ export function roundTrip(kind, persistent) {
   };
 }
 
+/** So many processes share the clients of one run. */
+const CROWDS = 4;
+
+/** Clients that have subscribed to something and get nothing: the server's memory for each. */
+export function idle(kind) {
+  return async run => {
+    const { start = {} } = kind;
+    const { connections, warmConnections } = run.settings;
+    const server = run.role(kind, 'relay');
+    const { port } = await server.ask('start', { ...start, folder: await run.folder() });
+    const crowds = Array.from({ length: CROWDS }, (_, i) => run.role(kind, 'crowd', `${kind.crowd}-${i}`, false));
+    await Promise.all(crowds.map((role, i) => role.ask('start', { ...start, port, name: `crowd-${i}` })));
+    const come = count => Promise.all(crowds.map(role => role.ask('come', { count: count / CROWDS })));
+    // What the server needs for the first ones it needs once.
+    await come(warmConnections);
+    const { memory: before } = await server.ask('stats');
+    const measured = await run.measure([{ role: server, as: 'server', per: 1 }], async () => {
+      await come(connections);
+      return { messages: connections };
+    });
+    const { memory: after } = await server.ask('stats');
+    return { '': { ...measured, cpu: {}, bytesEach: (after - before) / connections } };
+  };
+}
+
+/** Many channels, shared out among ten subscribers, and one publisher that sends to one after the other by chance. */
+export function manyChannels(kind, { persistent = true } = {}) {
+  return async (run, size) => {
+    const { start = {} } = kind;
+    const { channels, amount, warmUp } = run.settings;
+    const server = run.role(kind, 'relay');
+    const { port } = await server.ask('start', { ...start, folder: await run.folder(), patient: !persistent });
+    const told = { ...start, port, size, persistent, channels };
+    const { memory: before } = await server.ask('stats');
+    const receivers = Array.from({ length: 10 }, (_, i) =>
+      run.role(kind, 'receiver', `${kind.receiver}-${i}`, i === 0),
+    );
+    await Promise.all(
+      receivers.map((role, share) =>
+        role.ask('start', { ...told, name: `subscriber-${share}`, share, of: receivers.length }),
+      ),
+    );
+    const sender = run.role(kind, 'sender');
+    await sender.ask('start', { ...told, name: 'publisher', copies: 1 });
+    const phase = async amount => {
+      const { began, first, sent, shares } = await sender.ask('scatter', {
+        size,
+        persistent,
+        channels,
+        of: receivers.length,
+        ...amount,
+      });
+      const reached = receivers.map((role, i) => role.ask('reach', { count: shares[i] }));
+      await sender.ask('settled');
+      const ends = await Promise.all(reached);
+      const seconds = (Math.max(...ends.map(({ at }) => at)) - began) / 1000;
+      return { messages: sent - first, seconds, rate: (sent - first) / seconds };
+    };
+    await phase(warmUp);
+    const roles = [
+      { role: sender, as: 'publisher', per: 1 },
+      { role: server, as: 'server', per: 1 },
+    ];
+    const measured = await run.measure(roles, () => phase(amount));
+    const { memory: after } = await server.ask('stats');
+    return { '': { ...measured, memory: after - before } };
+  };
+}
+
 /** One publisher at a rate, one subscriber: how long messages are on their way. */
 export function paced(kind, { persistent = true } = {}) {
   return async (run, size) => {

@@ -3,12 +3,20 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { execFileSync } from 'node:child_process';
 import { LIMIT, OWN } from '../scenarios.js';
-import { fanOut, paced, roundTrip, storeAndDrain } from '../work.js';
+import { fanOut, idle, manyChannels, paced, roundTrip, storeAndDrain } from '../work.js';
 import { findCommand } from './daemon.js';
 
 const PARTS = {
   file: fileURLToPath(new URL('roles.js', import.meta.url)),
-  ...{ relay: 'server', store: 'server', sender: 'publisher', receiver: 'subscriber', echo: 'echo', pinger: 'pinger' },
+  ...{
+    relay: 'server',
+    store: 'server',
+    sender: 'publisher',
+    receiver: 'subscriber',
+    echo: 'echo',
+    pinger: 'pinger',
+    crowd: 'crowd',
+  },
 };
 
 /** The kinds of work. `run` makes a scenario of who does it. */
@@ -20,12 +28,14 @@ export const WORK = {
     title: '10 → 10 through 10 channels',
     run: ({ kind, how }) => fanOut(kind, { publishers: 10, subscribers: 10, apart: true, ...how }),
   },
-  trip: { title: 'round trip', latency: true, run: ({ kind, how }) => roundTrip(kind, how?.persistent) },
-  paced: { title: '20,000 messages a second', latency: true, run: ({ kind, how }) => paced(kind, how) },
+  trip: { title: 'round trip', run: ({ kind, how }) => roundTrip(kind, how?.persistent) },
+  paced: { title: '20,000 messages a second', run: ({ kind, how }) => paced(kind, how) },
+  scatter: { title: '100,000 channels, 10 subscribers', run: ({ kind, how }) => manyChannels(kind, how) },
+  idle: { title: '10,000 connections', sizes: [0], run: ({ kind }) => idle(kind) },
   store: { title: 'durable queue', run: ({ kind }) => storeAndDrain(kind) },
 };
 
-const FLOW = ['one', 'many', 'gather', 'channels', 'trip', 'paced'];
+const FLOW = ['one', 'many', 'gather', 'channels', 'trip', 'paced', 'scatter', 'idle'];
 const BOTH = ['json', 'msgpack'];
 
 /** A peer with one of its guarantees, in each of the codecs. */

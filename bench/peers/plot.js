@@ -6,15 +6,19 @@ import { groupsOf } from './report.js';
 const OURS = '#1f6fb4';
 const OTHERS = '#b8bec6';
 
+const AXES = {
+  rate: 'messages a second (more is better)',
+  p50: 'p50, µs (less is better)',
+  bytesEach: "the server's memory for each, bytes (less is better)",
+};
+
 /** One picture of a table. */
 function chartOf([title, rows]) {
-  const latency = rows[0].rate === undefined;
-  const values = rows.map(({ title: who, peer, rate, p50 }) => ({
-    ...{ who, ours: peer.startsWith('broadcast') },
-    ...(latency ? p50 : rate),
-  }));
+  const [first] = rows;
+  const measure = ['rate', 'p50', 'bytesEach'].find(name => first[name] !== undefined);
+  const values = rows.map(row => ({ who: row.title, ours: row.peer.startsWith('broadcast'), ...row[measure] }));
   const y = { field: 'who', type: 'nominal', sort: null, title: null, axis: { labelLimit: 260 } };
-  const axis = latency ? 'p50, µs (less is better)' : 'messages a second (more is better)';
+  const axis = AXES[measure];
   const color = { condition: { test: 'datum.ours', value: OURS }, value: OTHERS };
   return {
     title: { text: title, anchor: 'start' },

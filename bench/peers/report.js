@@ -5,7 +5,8 @@ import { WORK } from './catalogue.js';
 /** Who the others are compared with, where there is one. */
 const OWN = ['broadcast', 'broadcast-transient', 'broadcast-durable'];
 
-const speedOf = ({ rate, p50 }) => rate ?? 1e6 / p50;
+/** More is better: a rate, trips one after the other, connections in a megabyte. */
+const meritOf = ({ rate, p50, bytesEach }) => rate ?? 1e6 / (p50 ?? bytesEach);
 
 /** A row for each part of each job that was run. */
 export function summarize(jobs, repetitions) {
@@ -19,11 +20,12 @@ export function summarize(jobs, repetitions) {
       const runs = seen.map(results => results[job.key][part]);
       const spreadOf = key => spread(runs.map(run => run[key]));
       const ahead = name =>
-        spread(seen.map((results, i) => speedOf(results[`${job.work}-${name}-${job.size}`][part]) / speedOf(runs[i])));
+        spread(seen.map((results, i) => meritOf(results[`${job.work}-${name}-${job.size}`][part]) / meritOf(runs[i])));
       rows.push({
         ...{ work: job.work, part, size: job.size, peer: job.peer.name, title: job.peer.title },
         guarantee: job.peer.guarantee,
         ...{ rate: spreadOf('rate'), p50: spreadOf('p50'), p99: spreadOf('p99'), foreign: spreadOf('foreign') },
+        ...{ bytesEach: spreadOf('bytesEach'), memory: spreadOf('memory') },
         serverCpu: spread(runs.map(({ cpu }) => cpu.server)),
         ahead: Object.fromEntries(own.map(name => [name, ahead(name)])),
       });
@@ -40,10 +42,25 @@ const AHEAD = { broadcast: 'persistent', 'broadcast-transient': 'not persistent'
 export function groupsOf(summary) {
   const groups = new Map();
   for (const row of summary) {
-    const key = `${[WORK[row.work].title, row.part].filter(text => text !== '').join(', ')}, ${row.size} bytes`;
+    const title = [WORK[row.work].title, row.part].filter(text => text !== '').join(', ');
+    const key = row.size === 0 ? title : `${title}, ${row.size} bytes`;
     groups.set(key, [...(groups.get(key) ?? []), row]);
   }
   return groups;
+}
+
+const mebibytes = n => `${(n / 2 ** 20).toFixed(0)} MiB`;
+
+/** The columns of a table, by what its rows have: their heads, and what stands in them. */
+function columnsOf([row]) {
+  if (row.bytesEach !== undefined) return { 'server, bytes each': ({ bytesEach }) => show(bytesEach, short) };
+  if (row.rate === undefined)
+    return { 'p50 µs': ({ p50 }) => show(p50, short), 'p99 µs': ({ p99 }) => show(p99, short) };
+  return {
+    'messages/s': ({ rate }) => show(rate, short),
+    'server, CPU s/M': ({ serverCpu }) => (serverCpu === undefined ? '' : hundredths(serverCpu.median)),
+    ...(row.memory !== undefined && { 'server, memory': ({ memory }) => show(memory, mebibytes) }),
+  };
 }
 
 /** All tables as text. */
@@ -51,21 +68,19 @@ export function tablesOf(summary) {
   const texts = [];
   for (const [title, rows] of groupsOf(summary)) {
     const own = OWN.filter(name => rows.some(row => row.ahead[name] !== undefined));
-    const latency = rows[0].rate === undefined;
-    const head = ['', 'guarantee', ...(latency ? ['p50 µs', 'p99 µs'] : ['messages/s', 'CPU s/M server'])];
-    head.push(...own.map(name => `Broadcast ${AHEAD[name]} is faster by`), 'foreign CPU');
+    const columns = columnsOf(rows);
+    const head = ['', 'guarantee', ...Object.keys(columns)];
+    head.push(...own.map(name => `Broadcast ${AHEAD[name]} is better by`), 'foreign CPU');
     const lines = rows.map(row => [
       row.title,
       row.guarantee,
-      ...(latency
-        ? [show(row.p50, short), show(row.p99, short)]
-        : [show(row.rate, short), row.serverCpu === undefined ? '' : hundredths(row.serverCpu.median)]),
+      ...Object.values(columns).map(textOf => textOf(row)),
       ...own.map(name => show(row.ahead[name], hundredths)),
       show(row.foreign, percent),
     ]);
     texts.push(`\n${title}\n\n${table(head, lines)}`);
   }
-  texts.push('\nMedian (lowest–highest) of the repetitions; "is faster by" is taken within a repetition.');
+  texts.push('\nMedian (lowest–highest) of the repetitions; "is better by" is taken within a repetition.');
   if (summary.some(({ foreign }) => foreign?.high > NOISY))
     texts.push(`Others used more than ${percent(NOISY)} of the machine in runs that were not better when made again.`);
   return texts.join('\n');

@@ -3,7 +3,7 @@
 // quality, … })` returns a link, which publishes, subscribes, and says when it is full and when all is settled.
 import { setImmediate as turn } from 'node:timers/promises';
 import { pace, pingPong, progress, Stopwatch } from '../measures.js';
-import { numberOf, Order, payload } from '../payload.js';
+import { ChannelOrder, channelName, numberOf, Order, payload, scatter, shareOf } from '../payload.js';
 import { now, serve } from '../role-channel.js';
 import { CODECS } from './codecs.js';
 
@@ -11,6 +11,8 @@ const [, , role] = process.argv;
 const CHANNEL = 'bench';
 // Messages that a sender creates before it lets its sockets have a turn; as many as Broadcast's.
 const BURST = 256;
+// Subscriptions that are asked for together.
+const PORTION = 500;
 
 const load = peer => import(`./adapters/${peer}.js`);
 
@@ -38,6 +40,8 @@ function publisher() {
   let sent = 0;
   let channel;
   let number;
+  let choose;
+  let shares;
 
   return {
     async start({ channel: own = CHANNEL, number: publisher = 0, ...options }) {
@@ -45,7 +49,7 @@ function publisher() {
       number = publisher;
       link = await connect(options);
       // Some clients can tell, and lose what is sent before.
-      if (!options.durable) await link.hasSubscribers?.(channel);
+      if (!options.durable) await link.hasSubscribers?.(options.channels);
     },
     stats: () => ({ sent }),
     async publish({ size, seconds, messages, target }) {
@@ -62,6 +66,24 @@ function publisher() {
         else await turn();
       }
       return { began, first, sent };
+    },
+    async scatter({ size, seconds, messages, channels, of }) {
+      const { make } = payload(size);
+      choose ??= scatter(channels);
+      shares ??= new Array(of).fill(0);
+      const first = sent;
+      const began = now();
+      const end = began + (seconds ?? 0) * 1000;
+      while (messages === undefined ? now() < end : sent - first < messages) {
+        for (let i = 0; i < BURST && !link.isFull; i++) {
+          const at = choose();
+          shares[at % of]++;
+          link.publish(channelName(at), make(sent++));
+        }
+        if (link.isFull) await link.room();
+        else await turn();
+      }
+      return { began, first, sent, shares };
     },
     async settled() {
       await link.settled();
@@ -87,20 +109,30 @@ function subscriber() {
   let reached = () => undefined;
   const watch = new Stopwatch();
 
+  /** In portions, or a client has ten thousand questions open. */
+  async function subscribeAll(places, handlerFor) {
+    for (let i = 0; i < places.length; i += PORTION) {
+      const portion = places.slice(i, i + PORTION);
+      await Promise.all(portion.map(at => link.subscribe(channelName(at), handlerFor(at))));
+    }
+  }
+
   return {
-    async start({ own, size, late, from, channel = CHANNEL, name, ...options }) {
+    async start({ own, size, late, from, channel = CHANNEL, name, channels, share, of, ...options }) {
       const { numberOf, timeOf } = payload(size);
       await link?.close();
-      order = new Order(from);
-      const handler = data => {
+      order = channels === undefined ? new Order(from) : new ChannelOrder(channels);
+      const handler = (data, place) => {
         watch.see(timeOf(data));
-        if (order.take(numberOf(data)) < target) return;
+        if (order.take(numberOf(data), place) < target) return;
         at = now();
         reached();
       };
       come = async () => {
         link = await connect({ ...options, name, durable: own });
-        await (own ? link.consume(name, handler) : link.subscribe(channel, handler));
+        if (own) await link.consume(name, handler);
+        else if (channels === undefined) await link.subscribe(channel, handler);
+        else await subscribeAll(shareOf(channels, share, of), at => data => handler(data, at));
       };
       if (!late) await come();
     },
@@ -125,6 +157,23 @@ function subscriber() {
   };
 }
 
+/** Many clients that get nothing. */
+function crowd() {
+  const links = [];
+  let options;
+  return {
+    start: given => void (options = given),
+    async come({ count }) {
+      for (let i = 0; i < count; i++) {
+        const link = await connect({ ...options, name: `${options.name}-${links.length}`, lean: true });
+        links.push(link);
+        await link.subscribe(CHANNEL, () => undefined);
+      }
+    },
+    stop: () => Promise.all(links.map(link => link.close())),
+  };
+}
+
 function echo() {
   let link;
   return {
@@ -143,7 +192,7 @@ function pinger() {
     async start(options) {
       link = await connect(options);
       await link.subscribe('pong', data => arrived(data));
-      await link.hasSubscribers?.('ping');
+      await link.hasSubscribers?.();
     },
     run: options =>
       pingPong(
@@ -155,4 +204,4 @@ function pinger() {
   };
 }
 
-serve({ server, publisher, subscriber, echo, pinger }[role]());
+serve({ server, publisher, subscriber, echo, pinger, crowd }[role]());

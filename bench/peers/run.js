@@ -44,7 +44,7 @@ function available(names) {
 
 function jobsOf({ work, sizes }, peers) {
   return work.flatMap(name =>
-    sizes.flatMap(size =>
+    (WORK[name].sizes ?? sizes).flatMap(size =>
       peers
         .filter(peer => peer.work.includes(name))
         .map(peer => ({ key: `${name}-${peer.name}-${size}`, work: name, size, peer })),

@@ -12,8 +12,12 @@ export async function serve() {
   const server = new WebSocketServer({ host: '127.0.0.1', port: 0, perMessageDeflate: false, maxPayload: MAX_PAYLOAD });
   await once(server, 'listening');
   server.on('connection', socket => {
+    const own = [];
+    socket.on('close', () => {
+      for (const subscribers of own) subscribers.delete(socket);
+    });
     socket.on('message', (bytes, isBinary) => {
-      if (!isBinary) return subscribe(socket, bytes.toString());
+      if (!isBinary) return subscribe(socket, bytes.toString(), own);
       const channel = bytes.toString('latin1', 1, 1 + bytes[0]);
       for (const other of channels.get(channel) ?? []) {
         if (other.bufferedAmount < FULL) other.send(bytes);
@@ -24,10 +28,10 @@ export async function serve() {
       }
     });
   });
-  function subscribe(socket, channel) {
+  function subscribe(socket, channel, own) {
     const subscribers = channels.get(channel) ?? new Set();
     channels.set(channel, subscribers.add(socket));
-    socket.on('close', () => subscribers.delete(socket));
+    own.push(subscribers);
     socket.send(channel);
   }
   return {
@@ -42,9 +46,13 @@ export async function serve() {
 export async function connect({ port, codec }) {
   const socket = new WebSocket(`ws://127.0.0.1:${port}`, { perMessageDeflate: false, maxPayload: MAX_PAYLOAD });
   const handlers = new Map();
+  const asked = new Map();
   await once(socket, 'open');
   socket.on('message', (bytes, isBinary) => {
-    if (!isBinary) return;
+    if (!isBinary) {
+      asked.get(bytes.toString())();
+      return;
+    }
     const channel = bytes.toString('latin1', 1, 1 + bytes[0]);
     handlers.get(channel)?.(codec.decode(bytes.subarray(1 + bytes[0])));
   });
@@ -61,8 +69,9 @@ export async function connect({ port, codec }) {
     },
     async subscribe(channel, handler) {
       handlers.set(channel, handler);
+      const answered = new Promise(resolve => asked.set(channel, resolve));
       socket.send(channel);
-      await once(socket, 'message');
+      await answered;
     },
     get isFull() {
       return pending.isFull;

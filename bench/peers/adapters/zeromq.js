@@ -4,6 +4,8 @@ import { freePort } from '../daemon.js';
 import { Pending } from '../pending.js';
 
 const UNBOUNDED = { sendHighWaterMark: 0, linger: 0 };
+// Who subscribes gets whatever begins so.
+const topicOf = channel => `${channel}/`;
 const addressOf = port => `tcp://127.0.0.1:${port}`;
 
 export async function serve() {
@@ -50,18 +52,19 @@ export async function connect({ port, codec }) {
   receive().catch(() => undefined); // it has been closed
   return {
     publish(channel, data) {
-      queue.push([channel, codec.encode(data)]);
+      queue.push([topicOf(channel), codec.encode(data)]);
       if (!isSending) pending.wait(flush());
     },
     async subscribe(channel, handler) {
-      handlers.set(channel, handler);
-      subscriber.subscribe(channel);
+      handlers.set(topicOf(channel), handler);
+      subscriber.subscribe(topicOf(channel));
     },
-    /** Fulfilled when the proxy has passed a subscription on. */
-    async hasSubscribers(channel) {
-      for (;;) {
+    /** Fulfilled when the proxy has passed subscriptions on, of so many channels. */
+    async hasSubscribers(count = 1) {
+      const seen = new Set();
+      while (seen.size < count) {
         const [bytes] = await publisher.receive();
-        if (bytes[0] === 1 && bytes.toString('latin1', 1) === channel) return;
+        if (bytes[0] === 1) seen.add(bytes.toString('latin1', 1));
       }
     },
     get isFull() {
