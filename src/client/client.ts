@@ -123,6 +123,7 @@ export class BroadcastTcpClient extends BroadcastClient {
       },
       handlerError: (channel, error, message) => this.#handlerError(channel, error, message),
       idle: () => this.#progress.release(),
+      beginning: () => this.#deliveries.look(),
       giveBack: rest => this.#deliveries.giveBack(rest),
       withdraw: rest => this.#deliveries.withdraw(rest),
       refused: (channel, error) => this.#subscriptionRefused(channel, error),
@@ -133,6 +134,7 @@ export class BroadcastTcpClient extends BroadcastClient {
     return new Deliveries({
       clock: this.#config.clock,
       runners: channel => this.#subscriptions.runners(channel),
+      mayBeGivenUp: () => this.#connector.mayBeGivenUp,
       wake: () => this.#connector.wake(),
       hurry: () => this.#connector.hurry(),
       fail: frame => this.#connector.send(frames.encodeFail(frame)),

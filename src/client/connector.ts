@@ -74,6 +74,11 @@ export class Connector implements ConnectionOwner {
     return this.#welcomed && this.#connection?.isOpen === true;
   }
 
+  /** This process was silent for so long that the server may have taken it for dead. */
+  get mayBeGivenUp(): boolean {
+    return this.#connection?.mayBeGivenUp === true;
+  }
+
   /** There is a connection, and be it one that is opening or ending. */
   get isConnected(): boolean {
     return this.#connection !== undefined;
@@ -239,6 +244,7 @@ export class Connector implements ConnectionOwner {
     this.#warnedAt = -Infinity;
     this.#skippedAt = -Infinity;
     this.#connection?.setMaxFrame(maxFrameBytes(welcome.limits));
+    if (this.#connection !== undefined) this.#connection.peerPatience = welcome.deadAfter;
     this.#host.welcomed(welcome);
   }
 

@@ -33,11 +33,13 @@ export interface DeliveryHost {
   fail(frame: Fail): void;
   reject(frame: RejectFrame): void;
   release(ranges: readonly { first: number; count: number }[]): void;
+  /** The server may have taken this process for dead, and given others of its name what is here. */
+  mayBeGivenUp(): boolean;
   readonly logger: Logger;
 }
 
 /** A delivery as it came, for each subscription that it is for. */
-type Arrival = Pick<IntakeInput, 'batch' | 'messages' | 'note' | 'number' | 'shared'>;
+type Arrival = Pick<IntakeInput, 'batch' | 'messages' | 'note' | 'number' | 'shared' | 'isInDoubt'>;
 
 export class Deliveries implements IntakeOwner {
   readonly #host: DeliveryHost;
@@ -55,6 +57,8 @@ export class Deliveries implements IntakeOwner {
    * is acknowledged before and after each of them, or what has succeeded would be charged if it kills this process too.
    */
   #isWary = false;
+  /** What is here may be others' by now, and is marked. */
+  #isInDoubt = false;
   /** Those that wait for RETRY, by number and channel, in the order of their FAILs. */
   readonly #retries = new Map<string, Waiting[]>();
 
@@ -84,6 +88,7 @@ export class Deliveries implements IntakeOwner {
     this.#acks = new RangeSet();
     this.#unacknowledged = 0;
     this.#isWary = false;
+    this.#isInDoubt = false;
     const waiting = [...this.#retries.values()].flat();
     this.#retries.clear();
     if (remembers) {
@@ -94,10 +99,21 @@ export class Deliveries implements IntakeOwner {
       }
     } else {
       // Its senders may send it again, and another instance of the name may have it before this one is at it.
-      for (const { open } of this.#memories.values())
-        for (const intake of open) if (intake.isPersistent) intake.isRedelivered = true;
+      this.#markAll();
     }
     for (const failed of waiting) goOn(failed, remembers);
+  }
+
+  #markAll(): void {
+    for (const { open } of this.#memories.values())
+      for (const intake of open) if (intake.isPersistent) intake.isRedelivered = true;
+  }
+
+  /** Looks whether others of the name may have what is here, before handlers are started. */
+  look(): void {
+    const wasInDoubt = this.#isInDoubt;
+    this.#isInDoubt = this.#host.mayBeGivenUp();
+    if (this.#isInDoubt && !wasInDoubt) this.#markAll();
   }
 
   /** Messages have arrived. */
@@ -120,7 +136,9 @@ export class Deliveries implements IntakeOwner {
     if (number === 0 && !this.#transient.admits(batch)) return;
     const several = envelope.channels.length + envelope.clients.length > 1;
     const shared = live.length > 1 ? { left: new Uint16Array(count).fill(live.length) } : undefined;
-    const arrival: Arrival = { batch, messages: new ReceivedBatch(batch), note, number, shared };
+    this.look();
+    const isInDoubt = this.#isInDoubt && number !== 0;
+    const arrival: Arrival = { batch, messages: new ReceivedBatch(batch), note, number, shared, isInDoubt };
     for (const channel of live)
       this.#admit(arrival, channel, this.#memoryOf(batch, note, several ? channel : undefined));
   }
@@ -181,9 +199,10 @@ export class Deliveries implements IntakeOwner {
 
   #start(arrival: Arrival, channel: string, memory: Memory, from: number, end: number): void {
     const runners = this.#host.runners(channel) ?? [];
-    const { batch, messages, note, number, shared } = arrival;
+    const { batch, messages, note, number, shared, isInDoubt } = arrival;
+    const count = runners.length;
     // Named one by one: to spread an object takes as long as some ten messages of the batch.
-    const input = { batch, messages, note, number, shared, channel, memory, runners: runners.length, from, end };
+    const input = { batch, messages, note, number, shared, isInDoubt, channel, memory, runners: count, from, end };
     const intake = new Intake(this, input);
     memory.open.add(intake);
     for (const runner of runners) runner.accept(intake, from, end);

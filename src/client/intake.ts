@@ -71,6 +71,8 @@ export interface IntakeInput {
   /** Delivery number of the batch's first message, 0 for what is not persistent. */
   readonly number: number;
   readonly shared: Shared | undefined;
+  /** Others of the name may have it by now. */
+  readonly isInDoubt: boolean;
   /** How many handlers the subscription has. */
   readonly runners: number;
   /** The part of the batch that is taken. */
@@ -108,7 +110,7 @@ export class Intake implements Work {
     this.#epoch = owner.epoch;
     this.#open = end - from;
     this.isPersistent = input.number !== 0;
-    this.isRedelivered = input.note?.redelivered === true || batch.envelope.resent;
+    this.isRedelivered = input.isInDoubt || input.note?.redelivered === true || batch.envelope.resent;
     const { ttl } = batch.envelope;
     this.#expiresAt = ttl === undefined ? Infinity : owner.clock.monotonic() + ttl;
     if (!this.isPersistent) owner.transient(batch.count, batch.items.length);

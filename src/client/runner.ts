@@ -35,6 +35,8 @@ export interface RunnerHost {
   handlerError(error: unknown, message: BroadcastMessage): void;
   /** No handler of this runner is running. */
   idle(): void;
+  /** Time has passed while one ran, and others are about to be started. */
+  beginning(): void;
   /** An attempt was to be made after the runner had been stopped. */
   withdraw(rest: Rest): void;
 }
@@ -176,7 +178,10 @@ export class Runner implements WorkRunner {
   #done(work: Work, index: number): void {
     this.#active--;
     work.end(index);
-    if (!this.#isPumping) this.#pump();
+    if (!this.#isPumping) {
+      this.#host.beginning();
+      this.#pump();
+    }
     if (this.isIdle) this.#host.idle();
   }
 

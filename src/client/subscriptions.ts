@@ -21,6 +21,7 @@ export interface SubscriptionHost {
   handlerError(channel: string, error: unknown, message: BroadcastMessage): void;
   /** A handler has ended, and no other of its subscription is running. */
   idle(): void;
+  beginning(): void;
   /** Messages that were not started go back to the server. */
   giveBack(rest: readonly Rest[]): void;
   /** The same of one of several handlers: for the others they have ended. */
@@ -61,6 +62,7 @@ export class Subscriptions {
         clock: this.#host.clock,
         handlerError: (error, message) => this.#host.handlerError(channel, error, message),
         idle: () => this.#host.idle(),
+        beginning: () => this.#host.beginning(),
         withdraw: rest => this.#host.withdraw([rest]),
       },
     );

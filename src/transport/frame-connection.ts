@@ -89,6 +89,10 @@ export class FrameConnection implements FrameSink, Beating {
   lastProgress: number;
   bytesIn = 0;
   bytesOut = 0;
+  /** When the peer takes this side for dead: so many milliseconds without a word. */
+  peerPatience = Infinity;
+  /** When a silence ended that was longer than that. */
+  #silentUntil = -Infinity;
 
   constructor(stream: Duplex, owner: ConnectionOwner, options: ConnectionOptions) {
     this.#stream = stream;
@@ -183,6 +187,15 @@ export class FrameConnection implements FrameSink, Beating {
     connection.#flush();
   }
 
+  /**
+   * True when this process did not run for so long (stopped, suspended, blocked) that the peer may have given it up: until
+   * another such time has passed, after which its word that it did would have been read.
+   */
+  get mayBeGivenUp(): boolean {
+    const now = this.#options.clock.monotonic();
+    return now - this.lastWrite >= this.peerPatience || now - this.#silentUntil < this.peerPatience;
+  }
+
   /** Gives the stream what it takes: it is never given more before the system has taken what it has. */
   #flush(): void {
     const stream = this.#stream;
@@ -202,8 +215,10 @@ export class FrameConnection implements FrameSink, Beating {
     for (let i = 0; i < last; i++) stream.write(pieces[i]);
     stream.write(pieces[last], this.#onWritten);
     if (last > 0) stream.uncork();
-    this.lastWrite = this.#options.clock.monotonic();
-    if (stream.writableLength === 0) this.lastProgress = this.lastWrite;
+    const now = this.#options.clock.monotonic();
+    if (now - this.lastWrite >= this.peerPatience) this.#silentUntil = now;
+    this.lastWrite = now;
+    if (stream.writableLength === 0) this.lastProgress = now;
     else if (this.buffered >= LOW_WATER) this.#wasFull = true;
   }
 

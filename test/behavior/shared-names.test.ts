@@ -94,6 +94,43 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     open();
   });
 
+  it('marks what an instance has, and gets, that was silent for deadAfter: others may have had it meanwhile', async () => {
+    const { port } = await startServer(kind, { deadAfter: 25_000 });
+    const sender = await connectedClient(port, 'sender');
+    const clock = new TestClock();
+    const { promise, open } = gate();
+    const inbox = new Inbox<[unknown, boolean]>();
+    // It says nothing by itself, as a process does that is stopped.
+    const silent = newClient(port, 'workers', { clock, pingInterval: 500_000, deadAfter: 1_000_000 });
+    silent.onMessage(async (message, info) => {
+      inbox.push([message.data, info.redelivered]);
+      if (message.data === 1) await promise;
+    });
+    await silent.connect();
+    const send = (n: number): Promise<unknown> =>
+      sender.sendMessage(BroadcastMessage.createClientMessage('workers', n), { until: 'delivered' });
+    const sent = [send(1), send(2)];
+    await inbox.reached(1);
+    await silent.flush();
+    clock.tick(25_000);
+    open();
+    expect((await inbox.reached(2))[1]).toEqual([2, true]);
+    await Promise.all([...sent, send(3)]);
+    expect(inbox.items[2]).toEqual([3, true]);
+    // It has spoken again for as long, and would have heard that it was given up.
+    for (let i = 0; i < 2; i++) {
+      clock.tick(12_500);
+      await silent.flush();
+    }
+    await send(4);
+    expect(inbox.items).toEqual([
+      [1, false],
+      [2, true],
+      [3, true],
+      [4, false],
+    ]);
+  });
+
   it('keeps the channel messages of a lost instance for it, then gives to the name what no other instance has handled', async () => {
     const clock = new TestClock();
     const { port, server } = await startServer(kind, { clock });

@@ -27,13 +27,20 @@ function scene(handler: (started: number, redelivered: boolean) => unknown, ...o
         'x',
         each,
         { concurrency: 1, maxAttempts: 5, handlerTimeout: undefined, window: undefined },
-        { clock, handlerError: () => undefined, idle: () => undefined, withdraw: () => undefined },
+        {
+          clock,
+          handlerError: () => undefined,
+          idle: () => undefined,
+          beginning: () => undefined,
+          withdraw: () => undefined,
+        },
       ),
   ) as [Runner, ...Runner[]];
   const nothing = (): void => undefined;
   const host: DeliveryHost = {
     clock,
     runners: () => [runner, ...further],
+    mayBeGivenUp: () => false,
     wake: nothing,
     hurry: nothing,
     fail: ({ delivery }) => failed.push(delivery),

@@ -21,10 +21,17 @@ it('a message that is being handled when its sender is withdrawn is not started 
       await promise;
     },
     { concurrency: 1, maxAttempts: 5, handlerTimeout: undefined, window: undefined },
-    { clock, handlerError: () => undefined, idle: () => undefined, withdraw: () => undefined },
+    {
+      clock,
+      handlerError: () => undefined,
+      idle: () => undefined,
+      beginning: () => undefined,
+      withdraw: () => undefined,
+    },
   );
   const nothing = (): void => undefined;
   const deliveries = new Deliveries({
+    mayBeGivenUp: () => false,
     clock,
     runners: channel => (channel === 'x' ? [runner] : undefined),
     wake: nothing,

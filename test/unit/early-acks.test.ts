@@ -8,6 +8,7 @@ it('acknowledges within a turn that reads thousands of messages, and the rest at
   const early: { first: number; count: number }[] = [];
   const none = (): void => undefined;
   const deliveries: Deliveries = new Deliveries({
+    mayBeGivenUp: () => false,
     clock: new TestClock(),
     runners: () => undefined,
     wake: none,
