@@ -75,8 +75,7 @@ async function within<T>(ms: number, body: Promise<T>): Promise<T> {
 export async function keep(run: Run, problem: unknown, folders: Readonly<Record<string, string>>): Promise<Error> {
   const { suite, seed, options, part } = run;
   const words = [suite, seed, part].filter(word => word !== undefined).join('-');
-  const kept = join(KEPT, words.replace(/[^\w.-]+/g, '-'));
-  rmSync(kept, { recursive: true, force: true });
+  const kept = unused(join(KEPT, words.replace(/[^\w.-]+/g, '-')));
   mkdirSync(kept, { recursive: true });
   const { message } = problem as Error;
   const history = await Promise.resolve()
@@ -87,6 +86,13 @@ export async function keep(run: Run, problem: unknown, folders: Readonly<Record<
   for (const [name, folder] of Object.entries(folders)) copy(folder, join(kept, name));
   const how = `${suite}, seed ${seed}, ${JSON.stringify(options)}, revision ${revision()}; kept in ${kept}`;
   return new Error(`${message}\n  ${how}`, { cause: problem });
+}
+
+/** What a run before has left stays. */
+function unused(path: string): string {
+  let free = path;
+  for (let n = 2; existsSync(free); n++) free = `${path}-${String(n)}`;
+  return free;
 }
 
 function write(path: string, value: unknown): void {
@@ -121,7 +127,7 @@ export async function keepDisk(run: Run, problem: unknown, disk: SimulatedDisk |
 export async function withDiskEvidence<T>(run: Omit<Run, 'history'>, body: () => Promise<T>): Promise<T> {
   announce(run);
   try {
-    return await body();
+    return await within(RUN_MS, body());
   } catch (error) {
     const { bench, work } = latest;
     const history = (): unknown => ({

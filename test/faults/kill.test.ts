@@ -89,6 +89,7 @@ class Killer {
     this.#kills++;
     this.#tally.add('kills');
     this.#tally.add(`kills ${what}`);
+    this.#scenario.note(`kill ${what}`);
   }
 
   /** The server, clients, or both at a time. */
@@ -141,8 +142,10 @@ class Killer {
       await pause(this.#random() * 50);
     }
     const isCaught = trap !== undefined && !server.isRunning;
+    const isReady = server.hasSaid('listening');
     await server.kill();
-    this.#note(isCaught ? whileRecovering(trap.kind) : 'of the server, while it starts or recovers');
+    if (isCaught) this.#note(whileRecovering(trap.kind));
+    else this.#note(isReady ? 'of the server, just after its start' : 'of the server, while it starts or recovers');
   }
 
   // ---- clients -----------------------------------------------------------------------------------------------------------

@@ -329,8 +329,13 @@ export class PoisonRun {
       this.#wrong.push(`${name}: a final notice`);
   }
 
-  /** A handler of a living process ends once for a message. */
+  /** A handler of a living process ends once for a message; one at a time, they begin in the order in which they were sent. */
   #checkProcess(noted: readonly Noted[]): void {
+    const { workers, concurrency } = this.#options;
+    const begun = noted.filter(({ what }) => what === 'begin').map(({ n }) => n);
+    const late = begun.find((n, i) => i > 0 && n < (begun[i - 1] as number));
+    if (workers === 1 && concurrency === 1 && late !== undefined)
+      this.#wrong.push(`message ${String(late)} was begun behind one that was sent later`);
     const ended = noted.filter(({ what }) => what === 'end').map(({ n }) => n);
     for (const n of ended.filter((one, i) => ended.indexOf(one) !== i))
       this.#wrong.push(`message ${String(n)} ended twice in one process`);

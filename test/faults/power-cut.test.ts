@@ -62,11 +62,13 @@ async function cutAgainAndAgain(scenario: Scenario, disk: LoopDisk, cuts: number
       await scenario.progress(50 + Math.floor(random() * 250));
       await pause(random() * 20);
     }
+    const isRecovering = isEarly && !server.hasSaid('listening');
     const how = random() < 0.5 ? 'nothing flushed' : 'log flushed';
     server.condemn();
     disk.cut(how);
     tally.add('cuts');
-    tally.add(isEarly ? 'cuts while it recovers' : 'cuts under load');
+    tally.add(isRecovering ? 'cuts while it recovers' : isEarly ? 'cuts just after its start' : 'cuts under load');
+    scenario.note(`cut, ${how}`);
     tally.add(`cuts, ${how}`);
     // Whether it is killed at once, or sees first that its disk is gone: then it must not say that anything is safe.
     if (random() < 0.3) await pause(random() * 100);

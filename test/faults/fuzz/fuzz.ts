@@ -25,12 +25,13 @@ export interface Target<I> {
   run(input: I): string | undefined | Promise<string | undefined>;
   /** In bytes, about. */
   sizeOf(input: I): number;
+  /** The memory of one input in so many is looked at; by default one in 128. */
+  readonly measuredEvery?: number;
   /** For the corpus, and back. */
   toText(input: I): string;
   fromText(text: string): I;
 }
 
-/** The memory of one input in so many is looked at. */
 const SAMPLE = 128;
 /** An input of n bytes may take this much and n times the other: a node of a body's table becomes an object with its properties. */
 export const MEMORY: { readonly base: number; readonly perByte: number } = { base: 4 * 1024 * 1024, perByte: 512 };
@@ -72,7 +73,8 @@ export class Fuzz<I> {
       this.#watchdog?.next(this.target.name, this.seed, this.executions);
       const start = performance.now();
       try {
-        const going = this.executions % SAMPLE === 0 ? this.#measured(input) : this.#once(input);
+        const isMeasured = this.executions % (this.target.measuredEvery ?? SAMPLE) === 0;
+        const going = isMeasured ? this.#measured(input) : this.#once(input);
         if (going !== undefined) await going;
       } catch (error) {
         throw this.#finding(input, await this.#again(input, error as Error));

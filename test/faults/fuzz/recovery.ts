@@ -95,9 +95,9 @@ async function run({ files, byBroker }: Directory): Promise<string> {
   try {
     return byBroker ? await openBroker(disk) : await openTwice(disk);
   } catch (error) {
-    // The engine says of whatever happens when it is opened that the store cannot be read.
-    const { cause } = error as Error;
-    throw cause instanceof Error && !('code' in cause) ? cause : error;
+    // The engine says of whatever happens when it is opened that the store cannot be read; only a disk's error is one.
+    const { cause } = error as Error & { cause?: Error & { code?: string } };
+    throw cause instanceof Error && !/^E[A-Z]+$/.test(cause.code ?? '') ? cause : error;
   } finally {
     if (disk.openFiles > 0) throw new Error(`${String(disk.openFiles)} files are left open`);
   }
@@ -219,6 +219,7 @@ async function openBroker(disk: SimulatedDisk): Promise<string> {
 
 export const recoveryTarget: Target<Directory> = {
   name: 'recovery',
+  measuredEvery: 10,
   codes: ['store-foreign', 'store-incomplete', 'store-newer', 'store-unreadable'],
   make,
   run,

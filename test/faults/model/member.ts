@@ -53,7 +53,7 @@ export class Member implements Peer {
   readonly sent: Sent[] = [];
   readonly latest = new Map<string, number>();
   delayedUntil = -1;
-  isTroubled = false;
+  troubledAt = -Infinity;
   /** Final notices that it has heard, of anybody's messages. */
   readonly heard = new Set<string>();
 

@@ -45,8 +45,8 @@ export interface Peer {
   readonly latest: Map<string, number>;
   /** What came to it was held back on its way until then. */
   delayedUntil: number;
-  /** Its connection broke, or it died. */
-  isTroubled: boolean;
+  /** When its connection was last lost, by its own doing or the server's. */
+  troubledAt: number;
 }
 
 export interface Sent {
@@ -91,6 +91,7 @@ export interface Duty {
     readonly attempt: number;
     readonly isMarked: boolean;
     readonly run: number;
+    readonly at: number;
   }[];
   readonly ends: Peer[];
   /** Those of which the server has certainly heard. */
@@ -290,8 +291,7 @@ export class Model {
       this.counts.duplicated++;
       this.fail(`${what}, which it has handled before`);
     }
-    // How long the network takes nobody knows.
-    if (this.now >= sent.expiresAt && peer.delayedUntil <= sent.sentAt) this.fail(`${what} after its time was over`);
+    if (this.now >= this.#lastMoment(sent, peer)) this.fail(`${what} after its time was over`);
     const isMarked = info.redelivered || info.attempt > 1;
     if (!this.#mayStart(duty, peer, isMarked)) this.fail(`${what}, which others have handled`);
     // What goes to each instance of the name is no repetition at the next one.
@@ -300,7 +300,12 @@ export class Model {
     if (before.length > 0 && !sent.shape.persistent) this.fail(`${what} again, and it is not persistent`);
     this.#checkAttempt(what, duty, before, info.attempt);
     if (duty.isOrdered) this.#checkOrder(what, peer, duty);
-    duty.starts.push({ peer, attempt: info.attempt, isMarked, run: this.run });
+    duty.starts.push({ peer, attempt: info.attempt, isMarked, run: this.run, at: this.now });
+  }
+
+  /** When it is over for this one. How long the network takes nobody knows: what is left of its time begins behind that. */
+  #lastMoment({ expiresAt, sentAt }: Sent, { delayedUntil }: Peer): number {
+    return delayedUntil > sentAt ? Math.max(expiresAt, delayedUntil + (expiresAt - sentAt)) : expiresAt;
   }
 
   /** What is done comes again only to those who are in doubt about it, and says so. */
@@ -308,7 +313,7 @@ export class Model {
     if (duty.state === 'open' || duty.isUnsure || duty.isShareLoose || duty.shares.has(peer)) return true;
     // After a crash of the server the other one may have been the one that was marked.
     const isDoubtful = isMarked || duty.starts.some(start => start.isMarked);
-    return isDoubtful && (this.run > 0 || duty.starts.some(start => start.peer.isTroubled));
+    return isDoubtful && duty.starts.some(({ run, at, peer: other }) => run < this.run || other.troubledAt >= at);
   }
 
   #checkAttempt(what: string, duty: Duty, before: Duty['starts'], attempt: number): void {
@@ -457,7 +462,7 @@ export class Model {
   loses(peer: Peer): void {
     peer.state = 'lost';
     peer.lostAt = this.now;
-    peer.isTroubled = true;
+    peer.troubledAt = this.now;
   }
 
   /** The server does not wait for it any longer. */
@@ -465,7 +470,7 @@ export class Model {
     for (const subscription of [...peer.declared]) this.undeclare(peer, subscription);
     this.role(peer.name).peers.delete(peer);
     peer.state = 'away';
-    peer.isTroubled = true;
+    peer.troubledAt = this.now;
   }
 
   /** A process dies: what it has sent and is not safe may arrive or not, and one message of each handler is charged. */
@@ -487,7 +492,7 @@ export class Model {
       const isForgotten = !this.isDurable || (!isSafe && !sent.sender.isAlive);
       for (const duty of sent.duties.values()) {
         duty.isUnsure ||= isForgotten;
-        duty.owed.clear();
+        if (!this.isDurable) duty.owed.clear();
       }
     }
     for (const key of this.#fresh) this.dead.set(key, false);
@@ -495,7 +500,7 @@ export class Model {
     if (!this.isDurable) this.dead.clear();
     for (const { peers } of this.#roles.values()) {
       for (const peer of peers) {
-        Object.assign(peer, { state: 'away', lostAt: this.now, isTroubled: true });
+        Object.assign(peer, { state: 'away', lostAt: this.now, troubledAt: this.now });
         if (!this.isDurable) peer.declared.clear();
       }
     }

@@ -38,6 +38,8 @@ const intent = (n: number, more: Partial<Intent> = {}, process = 'sender.1'): St
   process,
   { k: 'intent', n, id: `${process}-${String(n)}`, to: ['worker/'], persistent: true, until: 'safe', crc: n, ...more },
 ];
+/** One with a time to live that is over soon. */
+const brief = (n: number): Step => intent(n, { ttl: 1 });
 const receipt = (n: number, status: 'delivered' | 'stored' | 'routed' | 'undelivered', process = 'sender.1'): Step => [
   process,
   { k: 'receipt', n, status, durability: status === 'stored' ? 'fsync' : 'none', failures: [] },
@@ -103,7 +105,7 @@ describe('a message that was meant to be sent is', () => {
   });
 
   it('failed with a notice, when its sender was told that it will not arrive', () => {
-    const verdict = judge([intent(1), receipt(1, 'stored'), notice(1), closed()]);
+    const verdict = judge([brief(1), receipt(1, 'stored'), notice(1), closed()]);
     expect(verdict).toMatchObject({ noticed: 1, reasons: { expired: 1 }, text: [] });
     // Who is told that it waits was not told that it failed; and a notice is about one recipient.
     for (const more of [
@@ -111,11 +113,11 @@ describe('a message that was meant to be sent is', () => {
       { target: { client: 'other' } },
       { target: { client: 'worker', channel: 'x' } },
     ])
-      expect(wrongs(judge([intent(1), receipt(1, 'stored'), notice(1, more), closed()]))).toEqual({ lost: 1 });
+      expect(wrongs(judge([brief(1), receipt(1, 'stored'), notice(1, more), closed()]))).toEqual({ lost: 1 });
   });
 
   it('failed with a notice that stands for several, or that comes to a later process of the sender’s name', () => {
-    const both = [intent(1), intent(2), receipt(1, 'stored'), receipt(2, 'stored')];
+    const both = [brief(1), brief(2), receipt(1, 'stored'), receipt(2, 'stored')];
     expect(judge([...both, notice(1, { count: 2 }), closed()])).toMatchObject({ noticed: 2, text: [] });
     expect(wrongs(judge([...both, notice(1), closed()]))).toEqual({ lost: 1 });
     const [, about] = notice(1, { count: 2 });
@@ -146,6 +148,7 @@ describe('it is found when', () => {
     });
     expect(wrongs(judge([intent(1), got(1), got(1), ended(1), receipt(1, 'delivered'), closed()]))).toEqual({
       duplicated: 1,
+      overlapped: 1,
     });
     // Another attempt after a failure is none, and neither is another subscription.
     const again = [
@@ -218,7 +221,7 @@ describe('it is found when', () => {
   });
 
   it('what was said to have failed arrives', () => {
-    expect(wrongs(judge([intent(1), receipt(1, 'stored'), notice(1), ...handled(1), closed()]))).toEqual({
+    expect(wrongs(judge([brief(1), receipt(1, 'stored'), notice(1), ...handled(1), closed()]))).toEqual({
       contradicted: 1,
     });
     expect(wrongs(judge([intent(1), receipt(1, 'undelivered'), got(1), closed()]))).toEqual({ contradicted: 1 });
@@ -286,9 +289,37 @@ describe('it is found when', () => {
   });
 
   it('a message fails for a reason that the scenario does not give', () => {
-    const steps = [intent(1), receipt(1, 'stored'), notice(1), closed()];
+    const steps = [brief(1), receipt(1, 'stored'), notice(1), closed()];
     expect(judge(steps, { reasons: ['expired'] }).text).toEqual([]);
     expect(wrongs(judge(steps, { reasons: ['queue-full'] }))).toEqual({ failed: 1 });
+  });
+
+  it('a message is said to have expired that has no time to live, or has some left', () => {
+    for (const more of [{}, { ttl: 3_600_000 }])
+      expect(wrongs(judge([intent(1, more), receipt(1, 'stored'), notice(1), closed()]))).toEqual({ failed: 1 });
+  });
+
+  it('a message is started before the one before it has ended, in one process and subscription', () => {
+    const sent = [1, 2].map(n => intent(n, { to: ['worker/', 'worker/x', 'worker/fast'] }));
+    const both = (sub: string): Step[] => [got(1, 'worker.1', { sub }), got(2, 'worker.1', { sub })];
+    const ends = (sub: string): Step[] => [ended(1, 'worker.1', sub), ended(2, 'worker.1', sub)];
+    const rest = [receipt(1, 'delivered'), receipt(2, 'delivered'), closed()];
+    const fast = [...both('fast'), ...ends('fast')];
+    const own = [...handled(1), ...handled(2)];
+    const steps = [...sent, ...own, ...fast, ...both('x'), ...ends('x'), ...rest];
+    expect(wrongs(judge(steps))).toEqual({ overlapped: 1 });
+    // Another subscription does not wait, and neither does another process.
+    const mixed = [got(1), ...handled(1, 'worker.1', 'x'), ended(1), ...handled(2), ...handled(2, 'worker.1', 'x')];
+    expect(judge([...sent, ...mixed, ...fast, ...rest]).text).toEqual([]);
+  });
+
+  it('a process of a shared name has its copies of a channel’s messages out of order, unmarked', () => {
+    const sent = [1, 2].map(n => intent(n, { to: ['team/x'] }));
+    const rest = [receipt(1, 'delivered'), receipt(2, 'delivered'), closed()];
+    const late = handled(1, 'team.1', 'x', true);
+    expect(judge([...sent, ...handled(2, 'team.1', 'x'), ...late, ...rest]).text).toEqual([]);
+    const wrong = [...handled(2, 'team.1', 'x'), ...handled(1, 'team.1', 'x')];
+    expect(wrongs(judge([...sent, ...wrong, ...rest]))).toEqual({ outOfOrder: 1 });
   });
 
   it('a receipt says what cannot be', () => {

@@ -82,6 +82,7 @@ export function checkHandling(
   const byRecipient = new Map<string, Started[]>();
   for (const receiver of receivers) {
     checkOnce(receiver, findings);
+    checkOneAfterAnother(receiver, cast, findings);
     for (const record of receiver.history) {
       if (record.k === 'done') handling.noteEnd(record.key, record.sub, record.t, receiver);
       if (record.k !== 'got') continue;
@@ -147,6 +148,21 @@ function checkOnce({ process, history }: Receiver, findings: Findings): void {
   }
 }
 
+/** In one process the next message of a subscription starts when the one before has ended. */
+function checkOneAfterAnother({ name, process, history }: Receiver, { unordered }: Cast, findings: Findings): void {
+  const running = new Map<string, string>();
+  for (const record of history) {
+    if (record.k === 'done' || record.k === 'threw') {
+      if (running.get(record.sub) === record.key) running.delete(record.sub);
+    } else if (record.k === 'got' && !unordered.includes(`${name}/${record.sub}`)) {
+      const before = running.get(record.sub);
+      if (before !== undefined)
+        findings.add('overlapped', `${process} started ${record.key} on "${record.sub}" before ${before} had ended`);
+      running.set(record.sub, record.key);
+    }
+  }
+}
+
 /**
  * Where one process gets a message (that of a name, or one of a shared name's own messages), a second one that gets it is
  * told that it may not be the first. One that is not persistent is handled once at most.
@@ -174,7 +190,10 @@ function checkMarks(
   }
 }
 
-/** The messages of one sender are started in the order in which they were sent, in each process and over all of them. */
+/**
+ * The messages of one sender are started in the order in which they were sent, in each process and over all of them. Each
+ * process of a shared name has its own copy of what comes on a channel; what another one leaves comes to it late, and marked.
+ */
 function checkOrder(
   recipient: string,
   started: readonly Started[],
@@ -182,16 +201,18 @@ function checkOrder(
   { shared, unordered }: Cast,
   findings: Findings,
 ): void {
-  const [name = ''] = recipient.split('/');
-  if (shared.includes(name) || unordered.includes(recipient)) return;
+  const [name = '', channel] = recipient.split('/');
+  const isShared = shared.includes(name);
+  if ((isShared && channel === '') || unordered.includes(recipient)) return;
   const seen = new Set<string>();
   const highest = new Map<string, number>();
   const last = new Map<string, number>();
-  for (const { key, process } of started) {
+  for (const { key, process, redelivered } of started) {
     const { n, process: sender, persistent } = messages.get(key) as Message;
-    if (!persistent) continue;
+    if (!persistent || (isShared && redelivered)) continue;
     const here = `${process} ${sender}`;
-    const before = Math.max(last.get(here) ?? 0, seen.has(key) ? 0 : (highest.get(sender) ?? 0));
+    const isOnlyHere = isShared || seen.has(key);
+    const before = Math.max(last.get(here) ?? 0, isOnlyHere ? 0 : (highest.get(sender) ?? 0));
     // The same once more is another attempt.
     if (n < before) findings.add('outOfOrder', `${process} started ${key} for ${recipient} after ${String(before)}`);
     seen.add(key);

@@ -117,6 +117,16 @@ export class Part {
     this.#isEnding = true;
   }
 
+  /** It was condemned, or is to end. */
+  get isCondemned(): boolean {
+    return this.#isEnding;
+  }
+
+  /** Its process has said it. */
+  hasSaid(type: string): boolean {
+    return this.#said.some(said => said.type === type);
+  }
+
   signal(signal: NodeJS.Signals): void {
     if (this.isRunning) this.#child?.kill(signal);
   }

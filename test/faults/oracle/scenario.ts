@@ -4,7 +4,7 @@
  *
  *   const verdict = await play({ suite: 'kill', seed }, async scenario => { await scenario.server.kill(); … });
  */
-import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -91,6 +91,8 @@ const LOAD: Load = {
 };
 
 /** No progress for so long is a failure of its own. */
+/** What lives longer is waited for at the end. */
+const LONG_MS = 60_000;
 const STALL_MS = 60_000;
 
 export class Scenario {
@@ -202,6 +204,11 @@ export class Scenario {
 
   // ---- for suites ----------------------------------------------------------------------------------------------------------
 
+  /** What is done to whom, for those who read the histories. */
+  note(what: string): void {
+    appendFileSync(join(this.#folder, 'faults.log'), `${performance.now().toFixed(1)} ${what}\n`);
+  }
+
   /** Starts the server, and waits until it listens or was killed. `more` is added to what it is told. */
   async startServer(more: Record<string, unknown> = {}): Promise<void> {
     this.server.start(more);
@@ -229,7 +236,9 @@ export class Scenario {
       await this.#watch(new Promise<void>(resolve => this.#waiters.push(resolve)), 'nobody has handled anything');
   }
 
-  #hear({ type, count }: Said): void {
+  #hear({ type, count, text }: Said): void {
+    if (type === 'engine-failed' && !this.server.isCondemned)
+      this.#fail(new Error(`the store has failed by itself: ${String(text)}`));
     if (type !== 'handled') return;
     this.#handled += count as number;
     this.#wake();
@@ -276,15 +285,17 @@ export class Scenario {
     const settled = this.senders.map(part => part.ask({ type: 'stop' }, 'settled'));
     await this.#watch(Promise.race([Promise.all(settled), pause(end - performance.now())]), 'receipts are waited for');
     const open = new Outstanding(this.#histories);
+    let isEmpty = false;
     for (let quiet = 0; quiet < 3 && performance.now() < end;) {
       await pause(50);
       if (this.#failure !== undefined) throw this.#failure;
       const said = await this.#watch(this.server.ask({ type: 'stats' }, 'stats'), 'the server does not answer');
       const { queued = 1, backlog = 1 } = (said?.['stats'] ?? {}) as { queued?: number; backlog?: number };
-      const isEmpty = queued === 0 && backlog === 0;
+      isEmpty = queued === 0 && backlog === 0;
       // The server may be wrong about it: then something is missing, and has a while to come.
       quiet = !isEmpty ? 0 : quiet + (open.read() === 0 ? 1 : 0.05);
     }
+    if (!isEmpty) throw new Error('the server says that messages wait still, long after everybody was there');
     this.#isDrained = true;
   }
 
@@ -305,11 +316,20 @@ export class Scenario {
     return check(this.#histories.all, cast);
   }
 
+  /** What cannot be mended must not hide why the run has failed. */
+  #mend(): void {
+    try {
+      this.options.mend?.();
+    } catch (error) {
+      this.note(`could not be mended: ${String(error)}`);
+    }
+  }
+
   /** Ends every process. Returns the problem, if there was one, with where everything is kept. */
   async end(problem?: unknown, verdict?: Verdict): Promise<Error | undefined> {
     await Promise.all([...this.senders, ...this.receivers, this.server].map(part => part.kill()));
     const run = { ...runOf(this.options), history: () => ({ verdict }) };
-    if (problem !== undefined) this.options.mend?.();
+    if (problem !== undefined) this.#mend();
     const folders = { histories: this.#folder, data: this.dataDir };
     const failure = problem === undefined ? undefined : await keep(run, problem, folders);
     rmSync(this.#folder, { recursive: true, force: true });
@@ -332,7 +352,7 @@ class Outstanding {
   /** Reads what is new. */
   read(): number {
     for (const { process, record } of this.#histories.read()) {
-      if (record.k === 'intent' && record.persistent && record.ttl === undefined)
+      if (record.k === 'intent' && record.persistent && (record.ttl ?? Infinity) > LONG_MS)
         for (const recipient of record.to)
           this.#move(`${process}:${String(record.n)} ${recipient}`, this.#early, this.#open);
       const name = process.replace(/(-\d+)?\.\d+$/, '');

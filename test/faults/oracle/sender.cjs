@@ -24,7 +24,7 @@ const some = all => [...new Set([one(all), ...all.filter(() => random() < 0.4)])
 const subscribers = channels =>
   channels.flatMap(channel => cast.filter(one => one.channels.includes(channel)).map(one => `${one.name}/${channel}`));
 
-/** A message and everyone who is to get it, as `name/subscription`. */
+/** A message and everyone who is to get it, as `name/subscription`; with its time to live, if it has one. */
 function make(data) {
   const luck = random();
   if (luck < load.expiring) {
@@ -33,6 +33,10 @@ function make(data) {
     return { to: [`${target}/`], ttl, message: BroadcastMessage.createClientMessage(target, data, { ttl }) };
   }
   const settings = { persistent: luck > load.expiring + load.transient, ...(luck > 0.95 && { ttl: 3_600_000 }) };
+  return { ttl: settings.ttl, ...address(data, settings) };
+}
+
+function address(data, settings) {
   const kind = random();
   if (kind < 0.4) {
     const channel = one(CHANNELS);
