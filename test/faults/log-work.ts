@@ -3,11 +3,11 @@
  * notes what it is told. The same seed makes the same changes, as long as no operation fails.
  */
 import assert from 'node:assert/strict';
-import { appendTo } from '../../src/engine/conformance/batches.js';
+import { appendTo, textsOf } from '../../src/engine/conformance/batches.js';
 import { diskEngine, type Engine, type EngineHost, type EngineState } from '../../src/engine/index.js';
 import { TestClock } from '../../src/testing/test-clock.js';
 import type { SimulatedDisk } from '../helpers/simulated-files.js';
-import { bodyOf, KEYS, QUEUES, type Model, type Change, type Part } from './log-model.js';
+import { bodyOf, identify, KEYS, QUEUES, type Model, type Change, type Part } from './log-model.js';
 
 export const FOLDER = '/d';
 const INSTANCES = ['1'.repeat(32), '2'.repeat(32)];
@@ -26,7 +26,7 @@ export class LogBench {
   readonly damaged: { readonly queue: string; readonly handle: number; readonly count: number }[] = [];
 
   readonly disk: SimulatedDisk;
-  #reads: Promise<unknown>[] = [];
+  #reads: Promise<string[]>[] = [];
 
   constructor(disk: SimulatedDisk, segmentBytes: number) {
     this.disk = disk;
@@ -54,15 +54,19 @@ export class LogBench {
   /** Somebody reads all queues now, whatever the engine is at. */
   readAll(): void {
     for (const queue of QUEUES) {
-      const read = async (): Promise<unknown> => this.engine.read(queue, 0, 64, 16 * 1024);
+      const read = async (): Promise<string[]> => {
+        const runs = await this.engine.read(queue, 0, 64, 16 * 1024);
+        return runs.flatMap(({ batch }) => textsOf(batch)).map(identify);
+      };
       // A disk that has gone says so everywhere.
-      this.#reads.push(read().catch(() => undefined));
+      this.#reads.push(read().catch(() => []));
     }
   }
 
-  /** Fulfilled when everything that was to be read has been. */
-  async haveRead(): Promise<void> {
-    await Promise.all(this.#reads.splice(0));
+  /** Bodies that were read and are not as they were written, when everything that was to be read has been. */
+  async wrongReads(): Promise<string[]> {
+    const texts = await Promise.all(this.#reads.splice(0));
+    return texts.flat().filter(text => text.startsWith('wrong '));
   }
 }
 
