@@ -317,9 +317,11 @@ describe('it is found when', () => {
     const sent = [1, 2].map(n => intent(n, { to: ['team/x'] }));
     const rest = [receipt(1, 'delivered'), receipt(2, 'delivered'), closed()];
     const late = handled(1, 'team.1', 'x', true);
-    expect(judge([...sent, ...handled(2, 'team.1', 'x'), ...late, ...rest]).text).toEqual([]);
+    expect(judge([online('team.1'), ...sent, ...handled(2, 'team.1', 'x'), ...late, ...rest]).text).toEqual([]);
     const wrong = [...handled(2, 'team.1', 'x'), ...handled(1, 'team.1', 'x')];
-    expect(wrongs(judge([...sent, ...wrong, ...rest]))).toEqual({ outOfOrder: 1 });
+    expect(wrongs(judge([online('team.1'), ...sent, ...wrong, ...rest]))).toEqual({ outOfOrder: 1 });
+    // What was sent before it came is what others have left.
+    expect(judge([...sent, online('team.1'), ...wrong, ...rest]).text).toEqual([]);
   });
 
   it('a receipt says what cannot be', () => {

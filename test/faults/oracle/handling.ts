@@ -7,6 +7,8 @@ type Got = Extract<HistoryRecord, { k: 'got' }>;
 /** A handling of one message in one process. */
 interface Started extends Got {
   readonly process: string;
+  /** When that process came online. */
+  readonly onlineAt: number;
 }
 
 /** A process that handles. */
@@ -94,7 +96,7 @@ export function checkHandling(
       checkExpiry(record, message as Message, recipient, cast, findings);
       const list = byRecipient.get(recipient) ?? [];
       byRecipient.set(recipient, list);
-      list.push({ ...record, process: receiver.process });
+      list.push({ ...record, process: receiver.process, onlineAt: receiver.onlineAt });
     }
   }
   for (const [recipient, started] of byRecipient) {
@@ -192,7 +194,7 @@ function checkMarks(
 
 /**
  * The messages of one sender are started in the order in which they were sent, in each process and over all of them. Each
- * process of a shared name has its own copy of what comes on a channel; what another one leaves comes to it late, and marked.
+ * process of a shared name has its own copy of what comes on a channel while it is there; what others leave comes to it late.
  */
 function checkOrder(
   recipient: string,
@@ -207,9 +209,9 @@ function checkOrder(
   const seen = new Set<string>();
   const highest = new Map<string, number>();
   const last = new Map<string, number>();
-  for (const { key, process, redelivered } of started) {
-    const { n, process: sender, persistent } = messages.get(key) as Message;
-    if (!persistent || (isShared && redelivered)) continue;
+  for (const { key, process, redelivered, onlineAt } of started) {
+    const { n, process: sender, persistent, sentAt } = messages.get(key) as Message;
+    if (!persistent || (isShared && (redelivered || sentAt < onlineAt))) continue;
     const here = `${process} ${sender}`;
     const isOnlyHere = isShared || seen.has(key);
     const before = Math.max(last.get(here) ?? 0, isOnlyHere ? 0 : (highest.get(sender) ?? 0));

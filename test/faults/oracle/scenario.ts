@@ -4,7 +4,7 @@
  *
  *   const verdict = await play({ suite: 'kill', seed }, async scenario => { await scenario.server.kill(); … });
  */
-import { appendFileSync, existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -306,6 +306,7 @@ export class Scenario {
       leaving.then(() => this.server.close()),
       'not everybody has left in order',
     );
+    this.#demandUndamaged();
     this.#histories.readAll();
     const shared = this.#recipients.filter(({ processes = 1 }) => processes > 1).map(({ name }) => name);
     const unordered = this.#recipients.flatMap(({ name, handlers = {} }) =>
@@ -322,6 +323,15 @@ export class Scenario {
       this.options.mend?.();
     } catch (error) {
       this.note(`could not be mended: ${String(error)}`);
+    }
+  }
+
+  /** A crash leaves a torn tail, and no damage in what was synced: a server that names some has taken one for the other. */
+  #demandUndamaged(): void {
+    const logs = readdirSync(this.#folder).filter(name => /^server\.\d+\.log$/.test(name));
+    for (const name of logs) {
+      const named = /^.*the store was damaged.*$/m.exec(readFileSync(join(this.#folder, name), 'utf8'));
+      if (named !== null) throw new Error(`${name}: ${named[0]}`);
     }
   }
 
