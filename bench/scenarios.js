@@ -1,5 +1,5 @@
 // What npm run bench measures, by name: Broadcast, and what it is compared with.
-import { fanOut, roundTrip, storeAndDrain, synced, syncedLimit } from './work.js';
+import { fanOut, manyChannels, roundTrip, storeAndDrain, synced, syncedLimit } from './work.js';
 
 export const OWN = {
   relay: 'server',
@@ -71,6 +71,7 @@ export const SCENARIOS = {
     sizes: [128, 1024],
     run: storeAndDrain(OWN),
   },
+  scatter: { title: '1 → 10 through many channels', run: manyChannels(OWN) },
   'limit-latency': { title: 'limit, round trip', latency: true, run: roundTrip(LIMIT) },
   'bare-latency': { title: 'bare, round trip', limit: 'limit-latency', latency: true, run: roundTrip(BARE) },
   latency: {
