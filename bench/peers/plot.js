@@ -12,8 +12,9 @@ const AXES = {
   bytesEach: "the server's memory for each, bytes (less is better)",
 };
 
-/** One picture of a table. */
-function chartOf([title, rows]) {
+/** One picture of a table, without the limit, beside which all others would be short. */
+function chartOf([title, all]) {
+  const rows = all.filter(({ peer }) => peer !== 'limit');
   const [first] = rows;
   const measure = ['rate', 'p50', 'bytesEach'].find(name => first[name] !== undefined);
   const values = rows.map(row => ({ who: row.title, ours: row.peer.startsWith('broadcast'), ...row[measure] }));
