@@ -92,6 +92,7 @@ export interface Duty {
     readonly isMarked: boolean;
     readonly run: number;
     readonly at: number;
+    readonly wasOnline: boolean;
   }[];
   readonly ends: Peer[];
   /** Those of which the server has certainly heard. */
@@ -300,7 +301,14 @@ export class Model {
     if (before.length > 0 && !sent.shape.persistent) this.fail(`${what} again, and it is not persistent`);
     this.#checkAttempt(what, duty, before, info.attempt);
     if (duty.isOrdered) this.#checkOrder(what, peer, duty);
-    duty.starts.push({ peer, attempt: info.attempt, isMarked, run: this.run, at: this.now });
+    duty.starts.push({
+      peer,
+      attempt: info.attempt,
+      isMarked,
+      run: this.run,
+      at: this.now,
+      wasOnline: peer.state === 'online',
+    });
   }
 
   /** When it is over for this one. How long the network takes nobody knows: what is left of its time begins behind that. */
@@ -313,7 +321,10 @@ export class Model {
     if (duty.state === 'open' || duty.isUnsure || duty.isShareLoose || duty.shares.has(peer)) return true;
     // After a crash of the server the other one may have been the one that was marked.
     const isDoubtful = isMarked || duty.starts.some(start => start.isMarked);
-    return isDoubtful && duty.starts.some(({ run, at, peer: other }) => run < this.run || other.troubledAt >= at);
+    return (
+      isDoubtful &&
+      duty.starts.some(({ run, at, wasOnline, peer: other }) => run < this.run || !wasOnline || other.troubledAt >= at)
+    );
   }
 
   #checkAttempt(what: string, duty: Duty, before: Duty['starts'], attempt: number): void {
