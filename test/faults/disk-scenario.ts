@@ -90,6 +90,13 @@ export async function playFailing(seed: number, tally: Tally): Promise<void> {
   }
 }
 
+/** A server that cannot start says why, by a code of the store's. */
+function refusal(code: unknown): string {
+  if (code !== 'store-unreadable' && code !== 'store-failed')
+    throw new Error(`the server could not start, and says ${String(code)}`);
+  return 'refused starts';
+}
+
 /** A process whose disk fails, and one after it whose disk does not. */
 async function suffer(scenario: Scenario, trace: string, tally: Tally): Promise<void> {
   const { server, random } = scenario;
@@ -102,7 +109,7 @@ async function suffer(scenario: Scenario, trace: string, tally: Tally): Promise<
   server.start({}, { wrap: [...underStrace(fault, trace), '-D'], env: ONE_THREAD });
   server.condemn();
   const stops = server.saw('engine-failed').then(() => 'fail-stops');
-  const ends = [stops, server.saw('failed').then(() => 'refused starts')];
+  const ends = [stops, server.saw('failed').then(said => refusal(said?.['code']))];
   let outcome = await Promise.race([...ends, scenario.progress(PATIENCE).then(() => 'went on')]);
   const [final] = finalOnes(fault, trace);
   if (outcome === 'went on' && final !== undefined) {
