@@ -35,6 +35,7 @@ export class Role {
   #open = new Map();
   #timeout;
   #started;
+  #group;
 
   constructor(role, { file = ROLES, entry, timeout, profile, label }) {
     this.name = label ?? role;
@@ -47,6 +48,8 @@ export class Role {
   }
 
   #answer({ id, answer, failure }) {
+    // A program that it has started beside itself, which must not outlive it.
+    this.#group ??= answer?.group;
     const open = this.#open.get(id);
     this.#open.delete(id);
     clearTimeout(open?.timer);
@@ -93,13 +96,24 @@ export class Role {
   async stop() {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     const exited = once(this.#child, 'exit');
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 10_000);
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 15_000);
     await this.ask('stop').catch(() => this.#child.kill('SIGKILL'));
     await exited;
     clearTimeout(timer);
+    this.#endGroup();
   }
 
   kill() {
     this.#child.kill('SIGKILL');
+    this.#endGroup();
+  }
+
+  #endGroup() {
+    if (this.#group === undefined) return;
+    try {
+      process.kill(-this.#group, 'SIGKILL');
+    } catch {
+      // it has ended
+    }
   }
 }

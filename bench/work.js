@@ -208,7 +208,7 @@ export function roundTrip(kind, persistent) {
     await echo.ask('start', { ...start, port, name: 'echo', persistent });
     const pinger = run.role(kind, 'pinger');
     await pinger.ask('start', { ...start, port, name: 'pinger', persistent });
-    const roles = [{ role: server, as: 'server', per: 1 }];
+    const roles = [server, echo, pinger].map(role => ({ role, as: 'all', per: 1 }));
     const { trips: messages, warmTrips: warmUp } = run.settings;
     const measured = await run.measure(roles, async () => ({
       messages,
@@ -234,7 +234,8 @@ export function idle(kind) {
     // What the server needs for the first ones it needs once.
     await come(warmConnections);
     const { memory: before } = await server.ask('stats');
-    const measured = await run.measure([{ role: server, as: 'server', per: 1 }], async () => {
+    const roles = [server, ...crowds].map(role => ({ role, as: 'all', per: 1 }));
+    const measured = await run.measure(roles, async () => {
       await come(connections);
       return { messages: connections };
     });
@@ -280,6 +281,7 @@ export function manyChannels(kind, { persistent = true } = {}) {
     const roles = [
       { role: sender, as: 'publisher', per: 1 },
       { role: server, as: 'server', per: 1 },
+      ...receivers.map(role => ({ role, as: 'subscriber', per: 1 })),
     ];
     const measured = await run.measure(roles, () => phase(amount));
     const { memory: after } = await server.ask('stats');
@@ -306,7 +308,8 @@ export function paced(kind, { persistent = true } = {}) {
       return { messages: sent - first };
     };
     await phase(warmSeconds);
-    const measured = await run.measure([{ role: server, as: 'server', per: 1 }], async () => {
+    const roles = [server, sender, receiver].map(role => ({ role, as: 'all', per: 1 }));
+    const measured = await run.measure(roles, async () => {
       await receiver.ask('watch');
       const { messages } = await phase(seconds);
       return { messages, ...(await receiver.ask('latencies')) };

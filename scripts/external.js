@@ -27,7 +27,7 @@ const EXTERNAL = [
 ];
 
 /** Seconds for one call of apt-get, which waits long for a registry that does not answer. */
-const BOUND = 90;
+const BOUND = 300;
 
 function isCommand(name) {
   // What only root uses is not on the path of others.
@@ -74,7 +74,9 @@ export function external() {
     return EXTERNAL.map(({ name, untested }) => `${untested}: not tested, ${name} is for Linux`);
   const absent = EXTERNAL.filter(({ isThere }) => !isThere());
   if (absent.length === 0) return [];
-  const why = hindrance() ?? (install(absent.map(({ debian }) => debian)) ? '' : 'apt-get could not install it');
+  const why =
+    hindrance() ??
+    (install(absent.map(({ debian }) => debian)) ? 'its package does not have it' : 'apt-get could not install it');
   return absent
     .filter(({ isThere }) => !isThere())
     .map(({ name, untested }) => `${untested}: not tested, ${name} was not found; ${why}`);

@@ -57,6 +57,7 @@ export async function startDaemon(name, args, { port, env = {}, cwd }) {
   }
   return {
     port,
+    group: child.pid,
     cpu: () => usage(child.pid).cpu,
     memory: () => usage(child.pid).memory,
     async stop() {

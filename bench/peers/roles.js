@@ -27,7 +27,7 @@ function server() {
     async start({ peer, ...options }) {
       const { serve } = await load(peer);
       running = await serve(options);
-      return { port: running.port };
+      return { port: running.port, group: running.group };
     },
     cpu: () => running?.cpu?.(),
     stats: () => ({ memory: running.memory?.() ?? process.memoryUsage().rss }),

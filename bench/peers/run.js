@@ -44,7 +44,7 @@ function available(names) {
 
 function jobsOf({ work, sizes }, peers) {
   return work.flatMap(name =>
-    (WORK[name].sizes ?? sizes).flatMap(size =>
+    (WORK[name].sizes ?? sizes.filter(size => size >= (WORK[name].leastSize ?? 0))).flatMap(size =>
       peers
         .filter(peer => peer.work.includes(name))
         .map(peer => ({ key: `${name}-${peer.name}-${size}`, work: name, size, peer })),
@@ -67,8 +67,8 @@ async function runJob({ key, work, size, peer }, options) {
 }
 
 /**
- * All repetitions, one job after the other, every second time in the opposite order. A peer that fails once is named, and not
- * measured further; when Broadcast fails, everything has.
+ * All repetitions, one job after the other, every second time in the opposite order. One that fails once is named, and not
+ * measured further.
  */
 async function runAll(jobs, options) {
   const repetitions = [];
@@ -87,7 +87,6 @@ async function runAll(jobs, options) {
       try {
         results[job.key] = await runJob(job, options);
       } catch (error) {
-        if (job.peer.kind.start === undefined) throw error;
         failed.set(job.key, error.message.split('\n')[0]);
         say(`  failed: ${error.message}`);
       }
@@ -127,6 +126,8 @@ async function main() {
   console.log(options.json ? JSON.stringify(report, undefined, 2) : tablesOf(summary));
 }
 
+// What runs is ended with this, not left behind.
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130));
 try {
   await main();
 } catch (error) {

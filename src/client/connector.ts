@@ -59,6 +59,9 @@ export class Connector implements ConnectionOwner {
   #patience = 1;
   #store = '';
   #storeIndex = -1;
+  /** When the last server that welcomed us takes us for dead, and when it last could hear us. */
+  #serverPatience = Infinity;
+  #spokeAt = -Infinity;
   #warnedAt = -Infinity;
   #skippedAt = -Infinity;
   #atOnceAt = -Infinity;
@@ -76,7 +79,8 @@ export class Connector implements ConnectionOwner {
 
   /** This process was silent for so long that the server may have taken it for dead. */
   get mayBeGivenUp(): boolean {
-    return this.#connection?.mayBeGivenUp === true;
+    if (this.#welcomed && this.#connection !== undefined) return this.#connection.mayBeGivenUp;
+    return this.#config.clock.monotonic() - this.#spokeAt >= this.#serverPatience;
   }
 
   /** There is a connection, and be it one that is opening or ending. */
@@ -244,6 +248,7 @@ export class Connector implements ConnectionOwner {
     this.#warnedAt = -Infinity;
     this.#skippedAt = -Infinity;
     this.#connection?.setMaxFrame(maxFrameBytes(welcome.limits));
+    this.#serverPatience = welcome.deadAfter;
     if (this.#connection !== undefined) this.#connection.peerPatience = welcome.deadAfter;
     this.#host.welcomed(welcome);
   }
@@ -255,6 +260,7 @@ export class Connector implements ConnectionOwner {
   onClose(error: BroadcastError | undefined): void {
     this.#handshake?.cancel();
     const welcomed = this.#welcomed;
+    if (welcomed && this.#connection !== undefined) this.#spokeAt = this.#connection.lastWrite;
     this.#connection = undefined;
     this.#socket = undefined;
     this.#welcomed = false;

@@ -41,6 +41,9 @@ export interface RunnerHost {
   withdraw(rest: Rest): void;
 }
 
+/** Handlers that end at once are started so many in a row before it is looked how much time has passed. */
+const LOOK_EVERY = 8;
+
 /** Pauses between attempts add up to this, each three times the one before. */
 const PAUSES_IN_ALL = 10_000;
 
@@ -113,9 +116,11 @@ export class Runner implements WorkRunner {
   #pump(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;
+    let sinceLook = 0;
     while (this.#active < this.options.concurrency && !this.#isStopped) {
       const span = this.#queue.peek();
       if (span === undefined) break;
+      if (++sinceLook % LOOK_EVERY === 0) this.#host.beginning();
       const index = span.next++;
       if (span.next >= span.end) this.#queue.shift();
       this.#start(span.work, index);
@@ -214,6 +219,7 @@ export class Runner implements WorkRunner {
       this.#pauses.delete(timer);
       this.#failed--;
       const message = work.take(index);
+      this.#host.beginning();
       if (message === undefined) this.#done(work, index);
       else this.#attempt(work, index, message, attempt);
     }, pause);

@@ -131,6 +131,41 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     ]);
   });
 
+  it.each(['one after another', 'in one go'])(
+    'marks what an instance handles %s that has not been connected for deadAfter',
+    async how => {
+      const { port } = await startServer(kind, { deadAfter: 25_000 });
+      const sender = await connectedClient(port, 'sender');
+      const relay = await startProxy(port);
+      const clock = new TestClock();
+      const { promise, open } = gate();
+      const inbox = new Inbox<[unknown, boolean]>();
+      const lost = newClient(relay.port, 'workers', { clock });
+      lost.onMessage((message, info) => {
+        inbox.push([message.data, info.redelivered]);
+        if (message.data === 1) return promise;
+        return how === 'in one go' ? undefined : Promise.resolve();
+      });
+      await lost.connect();
+      for (let n = 1; n <= 3; n++)
+        void sender.sendMessage(BroadcastMessage.createClientMessage('workers', n)).catch(() => undefined);
+      await inbox.reached(1);
+      await sender.flush();
+      await lost.flush();
+      const gone = new Promise(resolve => lost.once('offline', resolve));
+      relay.isRefusing = true;
+      relay.cut();
+      await gone;
+      clock.tick(25_000);
+      open();
+      expect(await inbox.reached(3)).toEqual([
+        [1, false],
+        [2, true],
+        [3, true],
+      ]);
+    },
+  );
+
   it('keeps the channel messages of a lost instance for it, then gives to the name what no other instance has handled', async () => {
     const clock = new TestClock();
     const { port, server } = await startServer(kind, { clock });

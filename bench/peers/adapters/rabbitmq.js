@@ -25,6 +25,10 @@ export async function serve({ folder }) {
   }
 }
 
+function endMapper(port) {
+  spawnSync('epmd', ['-port', String(port), '-kill'], { stdio: 'ignore' });
+}
+
 async function start(home) {
   const [port, distribution, mapper] = [await freePort(), await freePort(), await freePort()];
   mkdirSync(home, { recursive: true });
@@ -42,13 +46,16 @@ async function start(home) {
     RABBITMQ_CONF_ENV_FILE: join(home, 'none'),
   };
   const path = findCommand('rabbitmq-env')?.replace('rabbitmq-env', 'rabbitmq-server') ?? 'rabbitmq-server';
-  const running = await startDaemon(path, [], { port, env, cwd: home });
+  const running = await startDaemon(path, [], { port, env, cwd: home }).catch(error => {
+    endMapper(mapper);
+    throw error;
+  });
   return {
     ...running,
     async stop() {
       await running.stop();
       // The port mapper of this node was started beside it.
-      spawnSync('epmd', ['-port', String(mapper), '-kill'], { stdio: 'ignore' });
+      endMapper(mapper);
     },
   };
 }

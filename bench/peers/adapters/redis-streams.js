@@ -12,6 +12,7 @@ export async function connect({ port, name, codec }) {
   // A read that waits holds up what comes behind it.
   const reader = await open(port);
   const pending = new Pending({ most: 8192 });
+  const acknowledged = new Pending({ most: 4 });
   let isOpen = true;
   const send = (stream, data) => pending.wait(redis.xadd(stream, '*', 'd', codec.encode(data)));
 
@@ -25,7 +26,8 @@ export async function connect({ port, name, codec }) {
         handler(codec.decode(bytes));
         ids.push(id);
       }
-      await redis.xack(stream, name, ...ids);
+      acknowledged.wait(redis.xack(stream, name, ...ids));
+      if (acknowledged.isFull) await acknowledged.room();
     }
   }
 

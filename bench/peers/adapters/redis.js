@@ -8,7 +8,7 @@ import { Pending } from '../pending.js';
 export async function serve({ folder, appendOnly = false }) {
   const port = await freePort();
   const persistence = appendOnly ? ['--appendonly', 'yes', '--appendfsync', 'always'] : ['--appendonly', 'no'];
-  const bounds = ['--client-output-buffer-limit', 'pubsub', '0', '0', '0'];
+  const bounds = ['--client-output-buffer-limit', 'pubsub', '0', '0', '0', '--maxclients', '30000'];
   const args = [
     '--port',
     String(port),
@@ -30,8 +30,9 @@ export async function open(port) {
   return redis;
 }
 
-export async function connect({ port, codec }) {
-  const redis = await open(port);
+export async function connect({ port, codec, lean = false }) {
+  // One that only listens needs one connection.
+  const redis = lean ? undefined : await open(port);
   // Who subscribes can send nothing else.
   const own = await open(port);
   const pending = new Pending({ most: 8192 });
@@ -51,7 +52,7 @@ export async function connect({ port, codec }) {
     room: () => pending.room(),
     settled: () => pending.settled(),
     close() {
-      redis.disconnect();
+      redis?.disconnect();
       own.disconnect();
     },
   };

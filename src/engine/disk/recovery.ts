@@ -107,7 +107,8 @@ async function read(
   const { damage } = replay;
   const written = new Set<Segment>();
   let waiting: Scanned[] = [];
-  let nextSegment = 1;
+  // Numbers that were given up are not used again.
+  let nextSegment = numbers.length > 0 ? 1 : 1 + Math.max(0, ...givenUp);
   for (const number of numbers) {
     const found = await openSegment(files, directory, number, givenUp, damage);
     nextSegment = number + 1;
@@ -130,11 +131,13 @@ async function read(
   const last = opened[opened.length - 1];
   // The number of one that is missing is not used again, or nobody would miss it from then on.
   if (last?.header.followed === true && last.header.number + 1 === nextSegment) nextSegment++;
+  for (const segment of opened) replay.judgeLength(segment);
   for (const gap of missing(numbers, replay.neededFrom, nextSegment)) {
-    if (!isGivenUp(gap, givenUp)) throw incomplete(directory, gap.from, `${nameOf(gap)} missing`);
+    // Where the last commits cannot be read, the log does not know of segments that went in good order since then.
+    const mayHaveGone = gap.from < (numbers[0] as number) && damage.length > 0;
+    if (!mayHaveGone && !isGivenUp(gap, givenUp)) throw incomplete(directory, gap.from, `${nameOf(gap)} missing`);
     damage.push(`${nameOf(gap)} missing; what was in ${gap.from === gap.to ? 'it' : 'them'} is lost`);
   }
-  for (const segment of opened) replay.judgeLength(segment);
   if (replay.state.nextHandle > MAX_HANDLE)
     throw new BroadcastError('store-unreadable', `the numbers of messages in ${directory} are used up`);
   await cutTails(files, directory, opened, written, replay.durable);

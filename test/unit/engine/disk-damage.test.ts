@@ -449,6 +449,30 @@ describe('the disk engine with damaged files', () => {
     await bench.engine.close();
   });
 
+  it('does not miss what went in good order when the segment that would say so cannot be read', async () => {
+    const bench = new DiskBench(new SimulatedDisk(), { segmentBytes: 4096 });
+    await bench.open();
+    let named = 0;
+    for (let i = 0; i < 150; i++) {
+      bench.engine.put(`key ${String(i % 20)}`, 'x'.repeat(200));
+      await bench.engine.commit();
+      await settled();
+      const disk = bench.disk.afterKill();
+      const written = bench.segments.filter(path => lastByte(bytesOf(disk, path)) > 1024);
+      const newest = written.at(-1);
+      if (newest === undefined || written.length < 2) continue;
+      bytesOf(disk, newest).fill(0, 0, 1024);
+      const damaged = new DiskBench(disk, { segmentBytes: 4096 });
+      const { damage } = await damaged.open();
+      expect(damage.join()).toContain(`${nameOf(newest)} has no readable header`);
+      if (damage.some(text => text.includes('missing'))) named++;
+      await damaged.engine.close();
+    }
+    expect(bench.segments[0]).not.toContain('0000000001');
+    expect(named).toBeGreaterThan(0);
+    await bench.engine.close();
+  });
+
   it('mends a damaged header from its copy, and says so once', async () => {
     const { disk, texts } = await smallLog('closed');
     bytesOf(disk).fill(0, 0, 512);
