@@ -48,7 +48,11 @@ let server;
 async function run() {
   await guardFiles();
   const { dataDir, segmentBytes, reserveBytes } = options;
-  const disk = { directory: dataDir, ...(segmentBytes && { segmentBytes }), ...(reserveBytes !== undefined && { reserveBytes }) };
+  const disk = {
+    directory: dataDir,
+    ...(segmentBytes && { segmentBytes }),
+    ...(reserveBytes !== undefined && { reserveBytes }),
+  };
   const stored = dataDir === undefined ? {} : { engine: diskEngine(disk) };
   const limits = { ...(dataDir !== undefined && DURABLE), ...options.config?.limits };
   const logger = fileLogger(options.log);
