@@ -324,9 +324,11 @@ export class Model {
     if (duty.state === 'open' || duty.isUnsure || duty.isShareLoose || duty.shares.has(peer)) return true;
     // After a crash of the server the other one may have been the one that was marked.
     const isDoubtful = isMarked || duty.starts.some(start => start.isMarked);
-    return (
-      isDoubtful &&
-      duty.starts.some(({ run, at, wasOnline, peer: other }) => run < this.run || !wasOnline || other.troubledAt >= at)
+    if (!isDoubtful) return false;
+    // Who is not connected goes on with what it has, and is told of nothing.
+    if (peer.state !== 'online') return true;
+    return duty.starts.some(
+      ({ run, at, wasOnline, peer: other }) => run < this.run || !wasOnline || other.troubledAt >= at,
     );
   }
 
