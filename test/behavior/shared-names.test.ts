@@ -166,6 +166,41 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     },
   );
 
+  it('marks what is left when one handler holds up the process for deadAfter, and a retry after as long', async () => {
+    const { port } = await startServer(kind, { clock: new TestClock(), pingInterval: 100, deadAfter: 200 });
+    const sender = await connectedClient(port, 'sender');
+    const clock = new TestClock();
+    const seen: [unknown, number, boolean][] = [];
+    const inbox = new Inbox();
+    const blocked = newClient(port, 'workers', { clock, pingInterval: 500_000, deadAfter: 1_000_000 });
+    blocked.onMessage(({ data }, { attempt, redelivered }) => {
+      seen.push([data, attempt, redelivered]);
+      inbox.push(data);
+      if (data === 1) clock.tick(200);
+      if (data === 20 && attempt === 1) throw new Error('once');
+    });
+    await blocked.connect();
+    const send = (n: number): Promise<unknown> =>
+      sender.sendMessage(BroadcastMessage.createClientMessage('workers', n), { until: 'delivered' });
+    await Promise.all(Array.from({ length: 19 }, (_, i) => send(i + 1)));
+    expect(seen[0]).toEqual([1, 1, false]);
+    expect(seen.slice(8).every(([, , isMarked]) => isMarked)).toBe(true);
+    // As much time again, in which it speaks: then it is not in doubt any longer.
+    for (let i = 0; i < 4; i++) {
+      clock.tick(100);
+      await blocked.flush();
+    }
+    const last = send(20);
+    await inbox.reached(20);
+    await blocked.flush();
+    clock.tick(10_000);
+    await last;
+    expect(seen.slice(19)).toEqual([
+      [20, 1, false],
+      [20, 2, true],
+    ]);
+  });
+
   it('keeps the channel messages of a lost instance for it, then gives to the name what no other instance has handled', async () => {
     const clock = new TestClock();
     const { port, server } = await startServer(kind, { clock });
