@@ -15,7 +15,8 @@ export function summarize(jobs, repetitions) {
     // Of one that has failed there are fewer.
     const seen = repetitions.filter(results => results[job.key] !== undefined);
     if (seen.length < repetitions.length) continue;
-    const own = OWN.filter(name => name !== job.peer.name && `${job.work}-${name}-${job.size}` in seen[0]);
+    const isWhole = name => seen.every(results => `${job.work}-${name}-${job.size}` in results);
+    const own = OWN.filter(name => name !== job.peer.name && isWhole(name));
     for (const part of Object.keys(seen[0][job.key])) {
       const runs = seen.map(results => results[job.key][part]);
       const spreadOf = key => spread(runs.map(run => run[key]));

@@ -21,6 +21,7 @@ export interface SubscriptionHost {
   handlerError(channel: string, error: unknown, message: BroadcastMessage): void;
   /** A handler has ended, and no other of its subscription is running. */
   idle(): void;
+  /** Time has passed, and handlers are about to be started. */
   beginning(): void;
   /** Messages that were not started go back to the server. */
   giveBack(rest: readonly Rest[]): void;

@@ -236,6 +236,7 @@ async function runOut(processes: CrowdProcesses, dataDir: string): Promise<void>
   const full = (await server.ask('figures')) as ServerFigures;
   expect(got).toBe(TALKS);
   expect(await early.ask('figures')).toMatchObject({ online: 120 });
+  expect(full.clients).toBeLessThan(DESCRIPTORS);
   // It does not spin.
   expect(full.utilization).toBeLessThan(0.9);
 

@@ -240,7 +240,6 @@ const unhandling = nat.map(
         text: `${member.label} takes its handler of ${text([script.subscription])} away`,
         act: () => {
           member.forget(script.subscription)?.remove();
-          scene.model.takesAway(member, script.subscription);
           if (member.isOnline) scene.model.undeclare(member, script.subscription);
         },
       };

@@ -77,8 +77,6 @@ export interface Duty {
   isUnsure: boolean;
   /** Its place among its sender's messages is promised: the name had no two instances meanwhile. */
   isOrdered: boolean;
-  /** Its handler was taken away while it ran: others do not wait for it any longer. */
-  isAbandoned: boolean;
   /** Its subscription was ended. */
   isEnded: boolean;
   /** A handler has failed for the last time. */
@@ -232,7 +230,6 @@ export class Model {
       shares: new Set(),
       owed: new Set(),
       isShareLoose: false,
-      isAbandoned: false,
       starts: [],
       ends: [],
       heard: new Set(),
@@ -303,7 +300,7 @@ export class Model {
     if (before.length > 0 && !isMarked) this.fail(`${what} again, unmarked`);
     if (before.length > 0 && !sent.shape.persistent) this.fail(`${what} again, and it is not persistent`);
     this.#checkAttempt(what, duty, before, info.attempt);
-    if (duty.isOrdered && !duty.isAbandoned) this.#checkOrder(what, peer, duty);
+    if (duty.isOrdered) this.#checkOrder(what, peer, duty);
     duty.starts.push({
       peer,
       attempt: info.attempt,
@@ -324,7 +321,8 @@ export class Model {
     if (duty.state === 'open' || duty.isUnsure || duty.isShareLoose || duty.shares.has(peer)) return true;
     // After a crash of the server the other one may have been the one that was marked.
     const isDoubtful = isMarked || duty.starts.some(start => start.isMarked);
-    if (!isDoubtful) return false;
+    const hasTrouble = this.run > 0 || duty.starts.some(start => start.peer.troubledAt > -Infinity);
+    if (!isDoubtful || !hasTrouble) return false;
     // Who is not connected goes on with what it has, and is told of nothing.
     if (peer.state !== 'online') return true;
     return duty.starts.some(
@@ -458,14 +456,6 @@ export class Model {
       if (duty.name !== peer.name || duty.subscription !== subscription) continue;
       duty.owed.delete(peer);
       if (duty.shares.has(peer) && duty.heard.size === 0) duty.isShareLoose = true;
-    }
-  }
-
-  /** A handler is taken away, and perhaps another one comes. What it is at ends by itself, and holds nobody back. */
-  takesAway(peer: Peer, subscription: string): void {
-    for (const duty of this.duties()) {
-      if (duty.name !== peer.name || duty.subscription !== subscription || duty.state !== 'open') continue;
-      if (duty.starts.some(start => start.peer === peer)) duty.isAbandoned = true;
     }
   }
 
