@@ -1,7 +1,8 @@
 // What roles measure with, whoever they are: trips there and back, messages at a pace, and waiting as long as something comes.
 import { createHistogram } from 'node:perf_hooks';
+import { setImmediate as turn } from 'node:timers/promises';
 import { now } from './role-channel.js';
-import { payload } from './payload.js';
+import { channelName, payload, scatter } from './payload.js';
 
 /** Latencies outside of these are counted as the nearest. */
 export const HISTOGRAM = { lowest: 1, highest: 60e9, figures: 3 };
@@ -83,5 +84,70 @@ export class Stopwatch {
     const seen = percentiles(this.#histogram);
     this.#histogram = undefined;
     return seen;
+  }
+}
+
+/** What a subscriber has received, checked by `begin`'s order, and the verbs that tell of it. */
+export class Reception {
+  #order;
+  #target = Infinity;
+  #at = 0;
+  #reached = () => undefined;
+  #watch = new Stopwatch();
+
+  begin(order) {
+    this.#order = order;
+  }
+
+  /** A message has come, with its number and when it was sent; `place` is its channel where there are many. */
+  take(number, sentAt, place) {
+    this.#watch.see(sentAt);
+    if (this.#order.take(number, place) < this.#target) return;
+    this.#at = now();
+    this.#reached();
+  }
+
+  /** Tells when so many have come in all. */
+  async #reach({ count }) {
+    this.#target = count;
+    const arrange = resolve => (this.#reached = resolve);
+    if (this.#order.received < count) await progress(arrange, () => this.#order.received, count);
+    else this.#at = now();
+    // Whatever comes too often, comes with these.
+    await turn();
+    this.#target = Infinity;
+    this.#order.check(count);
+    return { at: this.#at };
+  }
+
+  verbs = {
+    watch: () => this.#watch.begin(),
+    latencies: () => this.#watch.end(),
+    reach: options => this.#reach(options),
+  };
+}
+
+/** A publisher's way through many channels, by chance; it remembers how many each of the subscribers is to have had. */
+export class Scattering {
+  #choose;
+  #shares;
+
+  /** Sends for so long, or so many, in bursts. `outlet` says whether it is full, when it has room, and sends. */
+  async run({ seconds, messages, channels, of, burst }, outlet) {
+    this.#choose ??= scatter(channels);
+    this.#shares ??= new Array(of).fill(0);
+    const began = now();
+    const end = began + (seconds ?? 0) * 1000;
+    let sent = 0;
+    while (messages === undefined ? now() < end : sent < messages) {
+      for (let i = 0; i < burst && !outlet.isFull(); i++, sent++) {
+        const at = this.#choose();
+        this.#shares[at % of]++;
+        outlet.send(channelName(at));
+      }
+      if (outlet.isFull()) await outlet.room();
+      else await turn();
+    }
+    return { began, shares: this.#shares };
   }
 }

@@ -31,14 +31,22 @@ export function number(text, name, least) {
 
 export const list = text => text.split(',').filter(part => part !== '');
 
+/** Options of every benchmark. */
+export const COMMON = {
+  reps: { type: 'string', default: '5' },
+  seconds: { type: 'string', default: '1.5' },
+  json: { type: 'boolean', default: false },
+  smoke: { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+};
+
 /** The options of a command line; undefined when it only asks for help. Throws UsageError. */
 export function readOptions(argv) {
   const { values } = parseArgs({
     args: argv,
     options: {
       only: { type: 'string' },
-      reps: { type: 'string', default: '5' },
-      seconds: { type: 'string', default: '1.5' },
+      ...COMMON,
       messages: { type: 'string' },
       size: { type: 'string' },
       subscribers: { type: 'string', default: '10' },
@@ -46,9 +54,6 @@ export function readOptions(argv) {
       dir: { type: 'string' },
       against: { type: 'string' },
       profile: { type: 'string' },
-      json: { type: 'boolean', default: false },
-      smoke: { type: 'boolean', default: false },
-      help: { type: 'boolean', default: false },
     },
   });
   if (values.help) {

@@ -4,8 +4,8 @@ import { once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { createHistogram } from 'node:perf_hooks';
-import { HISTOGRAM, pace, percentiles, pingPong, progress, Stopwatch } from './measures.js';
-import { ChannelOrder, channelName, numberOf, Order, payload, scatter, shareOf } from './payload.js';
+import { HISTOGRAM, pace, percentiles, pingPong, progress, Reception, Scattering } from './measures.js';
+import { ChannelOrder, channelName, numberOf, Order, payload, shareOf } from './payload.js';
 import { bareRoles } from './bare.js';
 import { bareStore } from './bare-store.js';
 import { limitRoles } from './limit.js';
@@ -55,8 +55,8 @@ function publisher() {
   let kept = [];
   let channel;
   let number;
-  let choose;
-  let shares;
+  let isScattered = false;
+  const scattering = new Scattering();
   const failures = {};
 
   async function send({ target, size, persistent, keep, until }) {
@@ -105,32 +105,28 @@ function publisher() {
     /** Waits for the last receipt. Those of one sender to one channel come in order. */
     async settled() {
       await last;
-      if (choose !== undefined) await client.flush();
+      if (isScattered) await client.flush();
       const at = now();
       if (client.outbox.messages > 0) throw new Error(`${client.outbox.messages} messages are not settled`);
       if (Object.keys(failures).length > 0) throw new Error(`messages were lost: ${JSON.stringify(failures)}`);
       return { at };
     },
     /** To many channels, by chance; tells how many each of the subscribers is to have had in all. */
-    async scatter({ size, seconds, messages, persistent, channels, of }) {
+    async scatter({ size, persistent, ...options }) {
       const { make } = payload(size);
       const { BroadcastMessage } = library;
-      choose ??= scatter(channels);
-      shares ??= new Array(of).fill(0);
-      const began = now();
       const first = sent;
-      const end = began + (seconds ?? 0) * 1000;
-      while (messages === undefined ? now() < end : sent - first < messages) {
-        for (let i = 0; i < BURST && !client.outbox.full; i++) {
-          const at = choose();
-          shares[at % of]++;
-          last = client.sendMessage(
-            BroadcastMessage.createChannelMessage(channelName(at), make(sent++), { persistent }),
-          );
-        }
-        if (client.outbox.full) await client.ready();
-        else await turn();
-      }
+      const { began, shares } = await scattering.run(
+        { ...options, burst: BURST },
+        {
+          isFull: () => client.outbox.full,
+          room: () => client.ready(),
+          send(channel) {
+            last = client.sendMessage(BroadcastMessage.createChannelMessage(channel, make(sent++), { persistent }));
+          },
+        },
+      );
+      isScattered = true;
       return { began, first, sent, shares };
     },
     async pace({ persistent, ...options }) {
@@ -171,52 +167,29 @@ function publisher() {
 function subscriber() {
   let client;
   let connected;
-  let order;
-  let target = Infinity;
-  let at = 0;
-  let reached = () => undefined;
-  const watch = new Stopwatch();
+  const reception = new Reception();
 
   return {
     async start({ own, size, late, from, channel = CHANNEL, channels, share, of, ...options }) {
       const { numberOf, timeOf } = payload(size);
       await client?.close();
-      order = new Order(from);
+      reception.begin(channels === undefined ? new Order(from) : new ChannelOrder(channels));
       ({ client, connected } = connect(options));
-      const handler = ({ data }, place) => {
-        watch.see(timeOf(data));
-        if (order.take(numberOf(data), place) < target) return;
-        at = now();
-        reached();
-      };
+      const handler = ({ data }, place) => reception.take(numberOf(data), timeOf(data), place);
       if (own) client.onMessage(handler);
       else if (channels === undefined) client.onMessage(channel, handler);
       else {
-        order = new ChannelOrder(channels);
         for (const at of shareOf(channels, share, of))
           client.onMessage(channelName(at), message => handler(message, at));
       }
       if (!late) await connected();
     },
-    watch: () => watch.begin(),
-    latencies: () => watch.end(),
+    ...reception.verbs,
     /** Connects at last; tells when it began to. */
     async come() {
       const began = now();
       await connected();
       return { began };
-    },
-    /** Tells when it has received so many in all. */
-    async reach({ count }) {
-      target = count;
-      const arrange = resolve => (reached = resolve);
-      if (order.received < count) await progress(arrange, () => order.received, count);
-      else at = now();
-      // Whatever comes too often, comes with these.
-      await turn();
-      target = Infinity;
-      order.check(count);
-      return { at };
     },
     stop: () => client?.close(),
   };

@@ -6,18 +6,8 @@ import { LIMIT, OWN } from '../scenarios.js';
 import { fanOut, idle, manyChannels, paced, roundTrip, storeAndDrain } from '../work.js';
 import { findCommand } from './daemon.js';
 
-const PARTS = {
-  file: fileURLToPath(new URL('roles.js', import.meta.url)),
-  ...{
-    relay: 'server',
-    store: 'server',
-    sender: 'publisher',
-    receiver: 'subscriber',
-    echo: 'echo',
-    pinger: 'pinger',
-    crowd: 'crowd',
-  },
-};
+/** The same parts as Broadcast's, in a file of their own. */
+const PARTS = { ...OWN, file: fileURLToPath(new URL('roles.js', import.meta.url)) };
 
 /** The kinds of work. `run` makes a scenario of who does it. */
 export const WORK = {

@@ -1,6 +1,6 @@
 // The options of a run against the peers.
 import { parseArgs } from 'node:util';
-import { amounts, list, number, UsageError } from '../options.js';
+import { amounts, COMMON, list, number, UsageError } from '../options.js';
 import { PEERS, WORK } from './catalogue.js';
 
 const HELP = `Usage: npm run bench:peers -- [options]
@@ -21,15 +21,11 @@ export function readOptions(argv) {
   const { values } = parseArgs({
     args: argv,
     options: {
+      ...COMMON,
       work: { type: 'string' },
       peers: { type: 'string' },
-      reps: { type: 'string', default: '5' },
-      seconds: { type: 'string', default: '1.5' },
       size: { type: 'string', default: '128' },
       'max-minutes': { type: 'string', default: '60' },
-      json: { type: 'boolean', default: false },
-      smoke: { type: 'boolean', default: false },
-      help: { type: 'boolean', default: false },
     },
   });
   if (values.help) {

@@ -2,8 +2,8 @@
 // to its parent. An adapter is a module of adapters/: `serve({ folder, … })` starts a server, `connect({ port, name, codec,
 // quality, … })` returns a link, which publishes, subscribes, and says when it is full and when all is settled.
 import { setImmediate as turn } from 'node:timers/promises';
-import { pace, pingPong, progress, Stopwatch } from '../measures.js';
-import { ChannelOrder, channelName, numberOf, Order, payload, scatter, shareOf } from '../payload.js';
+import { pace, pingPong, Reception, Scattering } from '../measures.js';
+import { ChannelOrder, channelName, numberOf, Order, payload, shareOf } from '../payload.js';
 import { now, serve } from '../role-channel.js';
 import { CODECS } from './codecs.js';
 
@@ -40,8 +40,7 @@ function publisher() {
   let sent = 0;
   let channel;
   let number;
-  let choose;
-  let shares;
+  const scattering = new Scattering();
 
   return {
     async start({ channel: own = CHANNEL, number: publisher = 0, ...options }) {
@@ -67,22 +66,13 @@ function publisher() {
       }
       return { began, first, sent };
     },
-    async scatter({ size, seconds, messages, channels, of }) {
+    async scatter({ size, ...options }) {
       const { make } = payload(size);
-      choose ??= scatter(channels);
-      shares ??= new Array(of).fill(0);
       const first = sent;
-      const began = now();
-      const end = began + (seconds ?? 0) * 1000;
-      while (messages === undefined ? now() < end : sent - first < messages) {
-        for (let i = 0; i < BURST && !link.isFull; i++) {
-          const at = choose();
-          shares[at % of]++;
-          link.publish(channelName(at), make(sent++));
-        }
-        if (link.isFull) await link.room();
-        else await turn();
-      }
+      const { began, shares } = await scattering.run(
+        { ...options, burst: BURST },
+        { isFull: () => link.isFull, room: () => link.room(), send: channel => link.publish(channel, make(sent++)) },
+      );
       return { began, first, sent, shares };
     },
     async settled() {
@@ -103,11 +93,7 @@ function publisher() {
 function subscriber() {
   let link;
   let come;
-  let order;
-  let target = Infinity;
-  let at = 0;
-  let reached = () => undefined;
-  const watch = new Stopwatch();
+  const reception = new Reception();
 
   /** In portions, or a client has ten thousand questions open. */
   async function subscribeAll(places, handlerFor) {
@@ -121,13 +107,8 @@ function subscriber() {
     async start({ own, size, late, from, channel = CHANNEL, name, channels, share, of, ...options }) {
       const { numberOf, timeOf } = payload(size);
       await link?.close();
-      order = channels === undefined ? new Order(from) : new ChannelOrder(channels);
-      const handler = (data, place) => {
-        watch.see(timeOf(data));
-        if (order.take(numberOf(data), place) < target) return;
-        at = now();
-        reached();
-      };
+      reception.begin(channels === undefined ? new Order(from) : new ChannelOrder(channels));
+      const handler = (data, place) => reception.take(numberOf(data), timeOf(data), place);
       come = async () => {
         link = await connect({ ...options, name, durable: own });
         if (own) await link.consume(name, handler);
@@ -136,22 +117,11 @@ function subscriber() {
       };
       if (!late) await come();
     },
-    watch: () => watch.begin(),
-    latencies: () => watch.end(),
+    ...reception.verbs,
     async come() {
       const began = now();
       await come();
       return { began };
-    },
-    async reach({ count }) {
-      target = count;
-      const arrange = resolve => (reached = resolve);
-      if (order.received < count) await progress(arrange, () => order.received, count);
-      else at = now();
-      await turn();
-      target = Infinity;
-      order.check(count);
-      return { at };
     },
     stop: () => link?.close(),
   };
