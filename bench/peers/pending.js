@@ -57,3 +57,16 @@ export class Pending {
     if (this.#failure !== undefined) throw this.#failure;
   }
 }
+
+/** A link that is full, has room and is settled as `pending` says, and is `own` otherwise. */
+export function linkOn(pending, own) {
+  const link = {
+    get isFull() {
+      return pending.isFull;
+    },
+    room: () => pending.room(),
+    settled: () => pending.settled(),
+  };
+  // With its getters.
+  return Object.defineProperties(link, Object.getOwnPropertyDescriptors(own));
+}

@@ -2,7 +2,7 @@
 // has ended, for all before it.
 import { AckPolicy, DeliverPolicy, jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { connect as connectNats } from '@nats-io/transport-node';
-import { Pending } from '../pending.js';
+import { linkOn, Pending } from '../pending.js';
 import { serve as serveNats } from './nats.js';
 
 const STREAM = 'bench';
@@ -41,19 +41,14 @@ export async function connect({ port, name, codec }) {
     };
     consumers.push(await consumer.consume({ max_messages: FETCHED, callback }));
   }
-  return {
+  return linkOn(pending, {
     publish: send,
     store: send,
     subscribe: consume,
     consume,
-    get isFull() {
-      return pending.isFull;
-    },
-    room: () => pending.room(),
-    settled: () => pending.settled(),
     async close() {
       for (const consumer of consumers) await consumer.close();
       await nats.close();
     },
-  };
+  });
 }

@@ -1,7 +1,7 @@
 // MQTT.js, for mosquitto and aedes. QoS 0 is at most once; with QoS 1 a message is acknowledged by the server, and by the subscriber
 // when its handler has ended.
 import mqtt from 'mqtt';
-import { Pending } from '../pending.js';
+import { linkOn, Pending } from '../pending.js';
 
 export async function connectMqtt({ port, name, codec, quality, durable = false }) {
   const options = { clientId: name, clean: !durable, reconnectPeriod: 0, queueQoSZero: true };
@@ -21,7 +21,7 @@ export async function connectMqtt({ port, name, codec, quality, durable = false 
     handlers.set(topic, handler);
     await client.subscribeAsync(topic, { qos: quality });
   }
-  return {
+  return linkOn(pending, {
     publish: send,
     store: send,
     subscribe,
@@ -39,11 +39,6 @@ export async function connectMqtt({ port, name, codec, quality, durable = false 
       handlers.set(target, handler);
       await open();
     },
-    get isFull() {
-      return pending.isFull;
-    },
-    room: () => pending.room(),
-    settled: () => pending.settled(),
     close: () => client.endAsync(),
-  };
+  });
 }

@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { connect as connectNats } from '@nats-io/transport-node';
 import { freePort, startDaemon } from '../daemon.js';
-import { Pending } from '../pending.js';
+import { linkOn, Pending } from '../pending.js';
 
 /** Also for JetStream, which `jetStream` makes of it. */
 export async function serve({ folder, jetStream = '' }) {
@@ -18,7 +18,7 @@ export async function connect({ port, name, codec }) {
   const nats = await connectNats({ servers: `127.0.0.1:${port}`, name });
   const pending = new Pending({ most: 4, every: 1024 });
   const flush = () => nats.flush();
-  return {
+  return linkOn(pending, {
     publish(channel, data) {
       nats.publish(channel, codec.encode(data));
       pending.add(flush);
@@ -32,14 +32,10 @@ export async function connect({ port, name, codec }) {
       });
       await nats.flush();
     },
-    get isFull() {
-      return pending.isFull;
-    },
-    room: () => pending.room(),
     async settled() {
       await pending.settled();
       await nats.flush();
     },
     close: () => nats.close(),
-  };
+  });
 }

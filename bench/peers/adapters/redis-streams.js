@@ -1,5 +1,5 @@
 // Redis streams with a consumer group for each subscriber, each command synced before it is answered.
-import { Pending } from '../pending.js';
+import { linkOn, Pending } from '../pending.js';
 import { open, serve as serveRedis } from './redis.js';
 
 const FETCHED = 500;
@@ -37,20 +37,15 @@ export async function connect({ port, name, codec }) {
       if (isOpen) throw error;
     });
   }
-  return {
+  return linkOn(pending, {
     publish: send,
     store: send,
     subscribe: consume,
     consume,
-    get isFull() {
-      return pending.isFull;
-    },
-    room: () => pending.room(),
-    settled: () => pending.settled(),
     close() {
       isOpen = false;
       redis.disconnect();
       reader.disconnect();
     },
-  };
+  });
 }

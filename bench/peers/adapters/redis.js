@@ -2,7 +2,7 @@
 // be thrown out.
 import { Redis } from 'ioredis';
 import { freePort, startDaemon } from '../daemon.js';
-import { Pending } from '../pending.js';
+import { linkOn, Pending } from '../pending.js';
 
 /** Also for streams, which are kept in a file that is synced always. */
 export async function serve({ folder, appendOnly = false }) {
@@ -38,7 +38,7 @@ export async function connect({ port, codec, lean = false }) {
   const pending = new Pending({ most: 8192 });
   const handlers = new Map();
   own.on('messageBuffer', (channel, bytes) => handlers.get(channel.toString())(codec.decode(bytes)));
-  return {
+  return linkOn(pending, {
     publish(channel, data) {
       pending.wait(redis.publish(channel, codec.encode(data)));
     },
@@ -46,14 +46,9 @@ export async function connect({ port, codec, lean = false }) {
       handlers.set(channel, handler);
       await own.subscribe(channel);
     },
-    get isFull() {
-      return pending.isFull;
-    },
-    room: () => pending.room(),
-    settled: () => pending.settled(),
     close() {
       redis?.disconnect();
       own.disconnect();
     },
-  };
+  });
 }

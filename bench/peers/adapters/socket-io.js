@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { Server } from 'socket.io';
 import { io } from 'socket.io-client';
-import { Pending } from '../pending.js';
+import { linkOn, Pending } from '../pending.js';
 
 const OPTIONS = { transports: ['websocket'], perMessageDeflate: false };
 
@@ -33,7 +33,7 @@ export async function connect({ port, codec, plain }) {
   socket.on('message', (channel, data) => handlers.get(channel)?.(plain ? data : codec.decode(data)));
   const pending = new Pending({ most: 4 });
   let sent = 0;
-  return {
+  return linkOn(pending, {
     publish(channel, data) {
       const body = plain ? data : codec.encode(data);
       if (++sent % 1024 !== 0) socket.emit('publish', channel, body);
@@ -43,11 +43,6 @@ export async function connect({ port, codec, plain }) {
       handlers.set(channel, handler);
       await socket.emitWithAck('subscribe', channel);
     },
-    get isFull() {
-      return pending.isFull;
-    },
-    room: () => pending.room(),
-    settled: () => pending.settled(),
     close: () => socket.close(),
-  };
+  });
 }

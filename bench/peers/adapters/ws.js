@@ -2,7 +2,7 @@
 // them is full. A frame is the channel's length, the channel, the body.
 import { once } from 'node:events';
 import { WebSocket, WebSocketServer } from 'ws';
-import { Pending } from '../pending.js';
+import { linkOn, Pending } from '../pending.js';
 
 const FULL = 4 * 2 ** 20;
 const MAX_PAYLOAD = 2 ** 24;
@@ -58,7 +58,7 @@ export async function connect({ port, codec }) {
   });
   const pending = new Pending({ most: 8 });
   let sent = 0;
-  return {
+  return linkOn(pending, {
     publish(channel, data) {
       const frame = Buffer.concat([Buffer.from([channel.length]), Buffer.from(channel, 'latin1'), codec.encode(data)]);
       if (++sent % 256 !== 0) socket.send(frame);
@@ -73,11 +73,6 @@ export async function connect({ port, codec }) {
       socket.send(channel);
       await answered;
     },
-    get isFull() {
-      return pending.isFull;
-    },
-    room: () => pending.room(),
-    settled: () => pending.settled(),
     close: () => socket.close(),
-  };
+  });
 }
