@@ -125,7 +125,6 @@ export class BroadcastTcpClient extends BroadcastClient {
       idle: () => this.#progress.release(),
       beginning: () => this.#deliveries.look(),
       giveBack: rest => this.#deliveries.giveBack(rest),
-      withdraw: rest => this.#deliveries.withdraw(rest),
       refused: (channel, error) => this.#subscriptionRefused(channel, error),
     });
   }
@@ -133,7 +132,7 @@ export class BroadcastTcpClient extends BroadcastClient {
   #newDeliveries(): Deliveries {
     return new Deliveries({
       clock: this.#config.clock,
-      runners: channel => this.#subscriptions.runners(channel),
+      takers: channel => this.#subscriptions.takers(channel),
       mayBeGivenUp: () => this.#connector.mayBeGivenUp,
       wake: () => this.#connector.wake(),
       hurry: () => this.#connector.hurry(),

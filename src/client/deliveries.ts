@@ -14,7 +14,7 @@ import { ReceivedBatch } from '../received.js';
 import { Intake, type IntakeInput, type IntakeOwner, type Memory, type Rejection, type Waiting } from './intake.js';
 import type { Runner } from './runner.js';
 import { TransientRoom, type WindowLimits } from './transient-room.js';
-import type { Place, Rest, Work } from './work.js';
+import type { Acceptor, Place, Rest, Work } from './work.js';
 
 /**
  * So many deliveries are acknowledged before the turn has ended: it reads megabytes when they wait in the socket. A quarter of
@@ -25,7 +25,8 @@ const HURRIED_ACKS = 4096;
 /** What deliveries need of their client. */
 export interface DeliveryHost {
   readonly clock: Clock;
-  runners(channel: string): readonly Runner[] | undefined;
+  /** Who takes what comes for a channel. */
+  takers(channel: string): readonly Acceptor[] | undefined;
   /** Something is to be acknowledged at the end of the turn. */
   wake(): void;
   /** Much is to be acknowledged: at once, or the server takes a long turn for a recipient that makes no progress. */
@@ -122,7 +123,7 @@ export class Deliveries implements IntakeOwner {
     const number = envelope.persistent ? this.#next : 0;
     if (number !== 0) this.#next += count;
     if ((note?.attempt ?? 1) > 1) this.#isWary = true;
-    const handles = (channel: string): boolean => this.#host.runners(channel) !== undefined;
+    const handles = (channel: string): boolean => this.#host.takers(channel) !== undefined;
     const channels = note?.subscriptions ?? matching(batch, handles);
     const live = channels.filter(handles);
     if (number !== 0 && live.length === 0) {
@@ -198,14 +199,14 @@ export class Deliveries implements IntakeOwner {
   }
 
   #start(arrival: Arrival, channel: string, memory: Memory, from: number, end: number): void {
-    const runners = this.#host.runners(channel) ?? [];
+    const takers = this.#host.takers(channel) ?? [];
     const { batch, messages, note, number, shared, isInDoubt } = arrival;
-    const count = runners.length;
+    const count = takers.length;
     // Named one by one: to spread an object takes as long as some ten messages of the batch.
     const input = { batch, messages, note, number, shared, isInDoubt, channel, memory, runners: count, from, end };
     const intake = new Intake(this, input);
     memory.open.add(intake);
-    for (const runner of runners) runner.accept(intake, from, end);
+    for (const taker of takers) taker.accept(intake, from, end);
   }
 
   // ---- what intakes report ------------------------------------------------------------------------------------------------
@@ -300,14 +301,6 @@ export class Deliveries implements IntakeOwner {
     }
     this.#host.reject({ delivery: number, channel, kind: 'no-handler', attempts: attempt - 1, reason: '' });
     this.ended(place);
-  }
-
-  /** One of several handlers was taken away: what came for it alone goes back, for the others it has ended. */
-  withdraw(rest: readonly Rest[]): void {
-    this.giveBack(rest.filter(({ work }) => !work.hasSeveralRunners));
-    for (const { work, from, end } of rest) {
-      if (work.hasSeveralRunners) for (let i = from; i < end; i++) work.end(i);
-    }
   }
 }
 

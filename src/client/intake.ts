@@ -97,6 +97,8 @@ export class Intake implements Work {
   #abandoned: Set<number> | undefined;
   /** All places, on one connection, of those that have come again. */
   #again: Map<number, Place[]> | undefined;
+  /** Messages that some of several handlers have ended. */
+  #ended: Set<number> | undefined;
   #refused: Set<number> | undefined;
   /** What was said of messages that one of their handlers rejected; when all have ended, the memory keeps it. */
   #rejected: Map<number, Rejection> | undefined;
@@ -196,7 +198,10 @@ export class Intake implements Work {
   }
 
   end(index: number): void {
-    if (!this.#isLast(index)) return;
+    if (!this.#isLast(index)) {
+      (this.#ended ??= new Set()).add(index);
+      return;
+    }
     this.#decoded?.delete(index);
     if (this.#abandoned?.has(index) !== true || this.#rejected?.has(index) === true) {
       this.#finish(index);
@@ -251,6 +256,17 @@ export class Intake implements Work {
 
   reject(index: number, attempts: number, reason: string): void {
     this.#tell(index, 'rejected', attempts, reason);
+  }
+
+  withdraw(index: number): boolean {
+    if (this.#left === undefined) return true;
+    if (this.#left[index] !== 1) {
+      this.#isLast(index);
+      return false;
+    }
+    if (this.#ended?.has(index) !== true && this.#rejected?.has(index) !== true) return true;
+    this.end(index);
+    return false;
   }
 
   /** A handler will not be run for it. True when no other handler has it any more: then it is as if it had not come. */

@@ -20,6 +20,7 @@ interface Span {
   readonly work: Work;
   next: number;
   readonly end: number;
+  readonly attempt: number | undefined;
 }
 
 export interface RunnerOptions {
@@ -39,6 +40,8 @@ export interface RunnerHost {
   beginning(): void;
   /** An attempt was to be made after the runner had been stopped. */
   withdraw(rest: Rest): void;
+  /** The runner was stopped, and nothing that it began is left. */
+  over(): void;
 }
 
 /** Handlers that end at once are started so many in a row before it is looked how much time has passed. */
@@ -87,13 +90,15 @@ export class Runner implements WorkRunner {
   readonly #host: RunnerHost;
   readonly #queue = new Deque<Span>();
   readonly #infos = new Set<Info>();
-  readonly #pauses = new Map<Timer, { readonly work: Work; readonly index: number }>();
+  readonly #pauses = new Map<Timer, Rest>();
   /** Handlers that are running or wait for another attempt. */
   #active = 0;
   /** Of those, the ones that have failed and wait: for the record, or for their pause to end. */
   #failed = 0;
   #isPumping = false;
   #isStopped = false;
+  /** What another handler began comes first. */
+  #isHeld = false;
 
   constructor(channel: string, handler: MessageHandler, options: RunnerOptions, host: RunnerHost) {
     this.channel = channel;
@@ -107,14 +112,37 @@ export class Runner implements WorkRunner {
     return this.#active === this.#failed;
   }
 
+  /** It was stopped, and nothing that it began is left. */
+  get isOver(): boolean {
+    return this.#isStopped && this.#active === 0;
+  }
+
   /** Takes messages behind those that wait. */
   accept(work: Work, from: number, end: number): void {
-    this.#queue.push({ work, next: from, end });
+    this.#queue.push({ work, next: from, end, attempt: undefined });
+    this.#pump();
+  }
+
+  /** Takes messages that another handler had, before those that wait. */
+  adopt(rest: readonly Rest[]): void {
+    for (const { work, from, end, attempt } of [...rest].reverse())
+      this.#queue.unshift({ work, next: from, end, attempt });
+    this.#pump();
+  }
+
+  /** Starts nothing, until another handler has ended. */
+  hold(): void {
+    this.#isHeld = true;
+  }
+
+  /** It has. */
+  letGo(): void {
+    this.#isHeld = false;
     this.#pump();
   }
 
   #pump(): void {
-    if (this.#isPumping) return;
+    if (this.#isPumping || this.#isHeld) return;
     this.#isPumping = true;
     let sinceLook = 0;
     while (this.#active < this.options.concurrency && !this.#isStopped) {
@@ -123,19 +151,19 @@ export class Runner implements WorkRunner {
       if (++sinceLook % LOOK_EVERY === 0) this.#host.beginning();
       const index = span.next++;
       if (span.next >= span.end) this.#queue.shift();
-      this.#start(span.work, index);
+      this.#start(span.work, index, span.attempt);
     }
     this.#isPumping = false;
   }
 
-  #start(work: Work, index: number): void {
+  #start(work: Work, index: number, attempt: number | undefined): void {
     const message = work.take(index);
     if (message === undefined) {
       work.end(index);
       return;
     }
     this.#active++;
-    this.#attempt(work, index, message, work.attemptOf(index));
+    this.#attempt(work, index, message, attempt ?? work.attemptOf(index));
   }
 
   #attempt(work: Work, index: number, message: BroadcastMessage, attempt: number): void {
@@ -188,6 +216,7 @@ export class Runner implements WorkRunner {
       this.#pump();
     }
     if (this.isIdle) this.#host.idle();
+    if (this.isOver) this.#host.over();
   }
 
   #onFailure(work: Work, index: number, message: BroadcastMessage, attempt: number, error: unknown): void {
@@ -210,8 +239,8 @@ export class Runner implements WorkRunner {
   /** Another attempt is to be made, after a pause. */
   retry(work: Work, index: number, attempt: number): void {
     if (this.#isStopped) {
+      this.#host.withdraw({ work, from: index, end: index + 1, attempt });
       this.#forget();
-      this.#host.withdraw({ work, from: index, end: index + 1 });
       return;
     }
     const pause = pauseBefore(attempt, this.options.maxAttempts);
@@ -223,7 +252,7 @@ export class Runner implements WorkRunner {
       if (message === undefined) this.#done(work, index);
       else this.#attempt(work, index, message, attempt);
     }, pause);
-    this.#pauses.set(timer, { work, index });
+    this.#pauses.set(timer, { work, from: index, end: index + 1, attempt });
   }
 
   /** A message that waited for another attempt will not get one here. */
@@ -235,19 +264,19 @@ export class Runner implements WorkRunner {
   #forget(): void {
     this.#failed--;
     this.#active--;
+    if (this.isOver) this.#host.over();
   }
 
   /** The handler was taken away, or the client closes: what is not running is given back. */
   stop(): Rest[] {
     this.#isStopped = true;
-    const paused: Rest[] = [];
-    for (const [timer, { work, index }] of this.#pauses) {
+    const paused = [...this.#pauses];
+    this.#pauses.clear();
+    for (const [timer] of paused) {
       timer.cancel();
       this.#forget();
-      paused.push({ work, from: index, end: index + 1 });
     }
-    this.#pauses.clear();
-    return [...paused, ...this.takeBack(() => true)];
+    return [...paused.map(([, rest]) => rest), ...this.takeBack(() => true)];
   }
 
   /** Takes out what has not started, of the work that `wanted` accepts; the rest keeps its order. */
@@ -255,7 +284,9 @@ export class Runner implements WorkRunner {
     const spans = [...this.#queue];
     this.#queue.clear();
     for (const span of spans) if (!wanted(span.work)) this.#queue.push(span);
-    return spans.filter(({ work }) => wanted(work)).map(({ work, next, end }) => ({ work, from: next, end }));
+    return spans
+      .filter(({ work }) => wanted(work))
+      .map(({ work, next, end, attempt }) => ({ work, from: next, end, attempt }));
   }
 
   /** Nobody waits for its handlers any longer. */

@@ -10,7 +10,8 @@ import { encodeSubscribe, encodeUnhandle, encodeUnsubscribe } from '../protocol/
 import type { HandlerOptions, MessageHandler } from './handlers.js';
 import type { Requests } from './requests.js';
 import { Runner } from './runner.js';
-import type { Rest } from './work.js';
+import { Succession } from './succession.js';
+import type { Acceptor, Rest } from './work.js';
 
 /** What subscriptions need of their client. */
 export interface SubscriptionHost {
@@ -25,8 +26,6 @@ export interface SubscriptionHost {
   beginning(): void;
   /** Messages that were not started go back to the server. */
   giveBack(rest: readonly Rest[]): void;
-  /** The same of one of several handlers: for the others they have ended. */
-  withdraw(rest: readonly Rest[]): void;
   refused(channel: string, error: BroadcastError): void;
 }
 
@@ -36,6 +35,8 @@ export class Subscriptions {
   readonly #host: SubscriptionHost;
   /** Lists are replaced, not changed: messages on their way keep the handlers that they came for. */
   readonly #runners = new Map<string, readonly Runner[]>();
+  /** Channels whose handlers were all taken away, until nothing is left of them. */
+  readonly #successions = new Map<string, Succession>();
   readonly #refusals = new Map<string, BroadcastError>();
   /** Channels that the server was told we handle: it must hear, if need be later, when that is over. */
   readonly #declared = new Set<string>();
@@ -47,15 +48,19 @@ export class Subscriptions {
     this.#host = host;
   }
 
-  runners(channel: string): readonly Runner[] | undefined {
-    return this.#runners.get(channel);
+  /** Who takes what comes for a channel. */
+  takers(channel: string): readonly Acceptor[] | undefined {
+    const runners = this.#runners.get(channel);
+    if (runners !== undefined || this.#successions.size === 0) return runners;
+    const succession = this.#successions.get(channel);
+    return succession?.isLeaving === true ? [succession] : undefined;
   }
 
   // ---- handlers ------------------------------------------------------------------------------------------------------------
 
   add(channel: string, handler: MessageHandler, options: HandlerOptions): Unsubscribe {
     const { concurrency = 1, window, maxAttempts = this.#host.maxAttempts, handlerTimeout } = options;
-    const runner = new Runner(
+    const runner: Runner = new Runner(
       channel,
       handler,
       { concurrency, window, maxAttempts, handlerTimeout },
@@ -64,10 +69,14 @@ export class Subscriptions {
         handlerError: (error, message) => this.#host.handlerError(channel, error, message),
         idle: () => this.#host.idle(),
         beginning: () => this.#host.beginning(),
-        withdraw: rest => this.#host.withdraw([rest]),
+        withdraw: rest => this.#withdraw(channel, runner, rest),
+        over: () => this.#over(channel, runner),
       },
     );
+    const succession = this.#successions.get(channel);
+    if (succession?.isRunning === true && concurrency === 1) runner.hold();
     this.#runners.set(channel, [...(this.#runners.get(channel) ?? NONE), runner]);
+    if (succession !== undefined) runner.adopt(succession.takeParked());
     if (this.#host.isOnline) this.#declare(channel);
     return () => this.#remove(channel, runner);
   }
@@ -75,23 +84,56 @@ export class Subscriptions {
   #remove(channel: string, runner: Runner): void {
     const runners = this.#runners.get(channel) ?? NONE;
     if (!runners.includes(runner)) return;
-    if (runners.length > 1) {
-      this.#runners.set(
-        channel,
-        runners.filter(other => other !== runner),
-      );
-      this.#host.withdraw(runner.stop());
+    const [other, ...others] = runners.filter(one => one !== runner);
+    if (other !== undefined) {
+      this.#runners.set(channel, [other, ...others]);
+      other.adopt(unended(runner.stop()));
       return;
     }
     this.#runners.delete(channel);
     this.#refusals.delete(channel);
+    const rest = unended(runner.stop());
+    const succession = this.#successionOf(channel);
+    succession.retire(runner);
     this.#unhandle(channel);
-    this.#host.giveBack(runner.stop());
+    if (succession.isLeaving) succession.park(rest);
+    else this.#host.giveBack(rest);
+  }
+
+  /** A handler that was taken away has failed with a message. */
+  #withdraw(channel: string, runner: Runner, failed: Rest): void {
+    const rest = unended([failed]);
+    const succession = this.#successions.get(channel);
+    const [successor] = this.#runners.get(channel) ?? NONE;
+    if (succession?.has(runner) !== true || this.#isLeaving) this.#host.giveBack(rest);
+    else if (successor !== undefined) successor.adopt(rest);
+    else if (succession.isLeaving) succession.park(rest);
+    else this.#host.giveBack(rest);
+  }
+
+  /** A handler that was taken away has ended what it had begun. */
+  #over(channel: string, runner: Runner): void {
+    const succession = this.#successions.get(channel);
+    succession?.ended(runner);
+    if (succession?.isRunning === false) for (const next of this.#runners.get(channel) ?? NONE) next.letGo();
+    this.#tidy(channel);
+  }
+
+  #successionOf(channel: string): Succession {
+    let succession = this.#successions.get(channel);
+    if (succession === undefined) this.#successions.set(channel, (succession = new Succession()));
+    return succession;
+  }
+
+  #tidy(channel: string): void {
+    if (this.#successions.get(channel)?.isOver === true) this.#successions.delete(channel);
   }
 
   /** Ends the name's subscription. */
   unsubscribe(channel: string): Promise<void> {
     for (const runner of this.#runners.get(channel) ?? NONE) this.#remove(channel, runner);
+    this.#host.giveBack(this.#successions.get(channel)?.end() ?? []);
+    this.#tidy(channel);
     return this.#host.requests.order(request => encodeUnsubscribe({ request, channel }));
   }
 
@@ -100,6 +142,10 @@ export class Subscriptions {
   /** A connection is up. */
   online(): void {
     this.#held.clear();
+    for (const [channel, succession] of this.#successions) {
+      this.#host.giveBack(succession.renew());
+      this.#tidy(channel);
+    }
     for (const channel of this.#runners.keys()) if (this.#isWanted(channel)) this.#declare(channel);
     for (const channel of this.#declared) if (!this.#isWanted(channel)) this.#unhandle(channel);
   }
@@ -138,10 +184,14 @@ export class Subscriptions {
 
   #unhandle(channel: string): void {
     if (!this.#host.isOnline) return;
+    const succession = this.#successionOf(channel);
+    succession.leaves();
     this.#host.requests
       .declare(request => encodeUnhandle({ request, channel }))
       .then(
         () => {
+          this.#host.giveBack(succession.answered());
+          this.#tidy(channel);
           if (!this.#isWanted(channel)) this.#declared.delete(channel);
         },
         () => undefined,
@@ -173,18 +223,35 @@ export class Subscriptions {
       this.#unhandle(channel);
       for (const runner of runners) this.#host.giveBack(runner.stop());
     }
+    for (const succession of this.#successions.values()) this.#host.giveBack(succession.takeParked());
   }
 
+  /** Handlers that are there. */
   all(): Runner[] {
     return [...this.#runners.values()].flat();
   }
 
+  /** Those that were taken away and have not ended, too. */
+  #everyOne(): Runner[] {
+    return [...this.all(), ...[...this.#successions.values()].flatMap(succession => succession.runners())];
+  }
+
   get isIdle(): boolean {
-    return this.all().every(runner => runner.isIdle);
+    return this.#everyOne().every(runner => runner.isIdle);
   }
 
   /** Nobody waits for running handlers any longer. */
   abort(reason: BroadcastError): void {
-    for (const runner of this.all()) runner.abort(reason);
+    for (const runner of this.#everyOne()) runner.abort(reason);
   }
+}
+
+/** What no other handler has ended. */
+function unended(rest: readonly Rest[]): Rest[] {
+  return rest.flatMap(({ work, from, end, attempt }) => {
+    if (!work.hasSeveralRunners) return [{ work, from, end, attempt }];
+    const left: Rest[] = [];
+    for (let i = from; i < end; i++) if (work.withdraw(i)) left.push({ work, from: i, end: i + 1, attempt });
+    return left;
+  });
 }

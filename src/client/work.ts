@@ -44,11 +44,20 @@ export interface Work {
   placesOf(index: number): readonly Place[];
   /** A handler will not be run for it. True when no other handler has it any more: then it is as if it had not come. */
   abandon(index: number): boolean;
+  /** A handler was taken away. False: for the others it has ended; true: there is none, and somebody else is to have it. */
+  withdraw(index: number): boolean;
 }
 
-/** Messages of some work that have not started. */
+/** Who takes messages that have come, behind those that wait. */
+export interface Acceptor {
+  accept(work: Work, from: number, end: number): void;
+}
+
+/** Messages of some work that have not started, or are to be attempted again. */
 export interface Rest {
   readonly work: Work;
   readonly from: number;
   readonly end: number;
+  /** The attempt to be made; undefined: the one that it came for. */
+  readonly attempt: number | undefined;
 }

@@ -33,13 +33,14 @@ function scene(handler: (started: number, redelivered: boolean) => unknown, ...o
           idle: () => undefined,
           beginning: () => undefined,
           withdraw: () => undefined,
+          over: () => undefined,
         },
       ),
   ) as [Runner, ...Runner[]];
   const nothing = (): void => undefined;
   const host: DeliveryHost = {
     clock,
-    runners: () => [runner, ...further],
+    takers: () => [runner, ...further],
     mayBeGivenUp: () => false,
     wake: nothing,
     hurry: nothing,

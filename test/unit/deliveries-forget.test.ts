@@ -27,13 +27,14 @@ it('a message that is being handled when its sender is withdrawn is not started 
       idle: () => undefined,
       beginning: () => undefined,
       withdraw: () => undefined,
+      over: () => undefined,
     },
   );
   const nothing = (): void => undefined;
   const deliveries = new Deliveries({
     mayBeGivenUp: () => false,
     clock,
-    runners: channel => (channel === 'x' ? [runner] : undefined),
+    takers: channel => (channel === 'x' ? [runner] : undefined),
     wake: nothing,
     hurry: nothing,
     fail: nothing,

@@ -10,7 +10,7 @@ it('acknowledges within a turn that reads thousands of messages, and the rest at
   const deliveries: Deliveries = new Deliveries({
     mayBeGivenUp: () => false,
     clock: new TestClock(),
-    runners: () => undefined,
+    takers: () => undefined,
     wake: none,
     hurry: () => early.push(...(deliveries.takeAcks() ?? [])),
     fail: none,

@@ -246,6 +246,32 @@ const unhandling = nat.map(
     }),
 );
 
+/**
+ * While messages are on their way. When the server hears of it the model does not know, which matters where others of the
+ * name have copies of their own.
+ */
+const replacing = fc.record({ which: nat, prelude: preludes, turns: fc.nat(3) }).map(
+  ({ which, prelude, turns }) =>
+    new Command(scene => {
+      const { model, readers } = scene;
+      const single = readers.filter(({ isClear, name }) => isClear && model.role(name).peers.size === 1);
+      const found = scriptOf(single, which);
+      if (found === undefined) return undefined;
+      const { member, script } = found;
+      const { subscription } = script;
+      return behind(prelude, scene, {
+        text: `${member.label} replaces its handler of ${text([subscription])}, which takes ${turns} turns`,
+        act: async () => {
+          member.forget(subscription)?.remove();
+          model.undeclare(member, subscription);
+          await scene.world.turns(turns);
+          member.handle(subscription);
+          model.declare(member, subscription);
+        },
+      });
+    }),
+);
+
 const unsubscribing = fc.record({ who: nat, channel: fc.constantFrom(...CHANNELS) }).map(
   ({ who, channel }) =>
     new Command(({ readers, model }) => {
@@ -256,6 +282,7 @@ const unsubscribing = fc.record({ who: nat, channel: fc.constantFrom(...CHANNELS
         text: `${member.label} unsubscribes from ${channel}`,
         act: () => {
           member.forget(channel);
+          for (const script of member.loose) script.isEnded ||= script.subscription === channel;
           member.client.unsubscribe(channel);
           model.endSubscription(member.name, channel);
         },
@@ -372,7 +399,7 @@ const calming = fc.constant(new Command(scene => ({ text: 'everything works for 
 export function commands(): fc.Arbitrary<fc.AsyncCommand<Scene, Scene>>[] {
   return [
     ...[joining, joining, joining, sending, sending, sending, sending, sending, sending],
-    ...[scripting, scripting, releasing, releasing, handling, handling, unhandling],
+    ...[scripting, scripting, releasing, releasing, handling, handling, unhandling, replacing],
     ...[cutting, cutting, returning, returning, returning, holding, crashing, leaving],
     ...[passing, passing, passing, restarting, unsubscribing, undertaking, calming],
   ];

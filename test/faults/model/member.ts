@@ -27,6 +27,8 @@ export class Script {
   isHanging = false;
   /** What hangs now. */
   hanging: { readonly n: number; readonly open: (outcome: Outcome) => void } | undefined;
+  /** Its subscription was ended: the handler of another one does not wait for it. */
+  isEnded = false;
   remove: Unsubscribe = () => undefined;
 
   constructor(subscription: string) {
@@ -120,8 +122,9 @@ export class Member implements Peer {
   #run(script: Script, subscription: string, message: BroadcastMessage, info: DeliveryInfo): unknown {
     if (!this.isAlive) return gate().promise; // its process is dead
     const n = message.data as number;
-    if (script.hanging !== undefined)
-      this.#model.fail(`${this.label} started #${n} for /${subscription} while #${script.hanging.n} was running`);
+    for (const other of this.hanging)
+      if (other === script || (other.subscription === subscription && !other.isEnded))
+        this.#model.fail(`${this.label} started #${n} for /${subscription} while #${other.hanging?.n} was running`);
     this.#model.starts(this, n, subscription, info);
     if (script.isHanging) return this.#hang(script, subscription, n, info.attempt);
     const isRejected = script.isRejecting;
