@@ -94,6 +94,8 @@ export class Deliveries implements IntakeOwner {
     this.#retries.clear();
     if (remembers) {
       for (const runner of runners) {
+        // Some of it has perhaps ended elsewhere and is kept; what was before that must not come behind it.
+        if (runner.isShared) continue;
         for (const { work, from, end } of runner.takeBack(isExpectedAgain)) {
           for (let i = from; i < end; i++) work.abandon(i);
         }
@@ -306,7 +308,7 @@ export class Deliveries implements IntakeOwner {
 
 /** An attempt that failed and whose record was not confirmed by the connection that is gone, and will not be. */
 function goOn({ work, index, runner, attempt }: Waiting, remembers: boolean): void {
-  if (remembers && isExpectedAgain(work)) {
+  if (remembers && isExpectedAgain(work) && !runner.isShared) {
     work.abandon(index);
     runner.giveUp();
   } else {

@@ -38,8 +38,8 @@ export interface RunnerHost {
   idle(): void;
   /** Time has passed while one ran, and others are about to be started. */
   beginning(): void;
-  /** An attempt was to be made after the runner had been stopped. */
-  withdraw(rest: Rest): void;
+  /** The runner was stopped, and is not to have it any more. */
+  withdraw(rest: readonly Rest[]): void;
   /** The runner was stopped, and nothing that it began is left. */
   over(): void;
 }
@@ -119,15 +119,26 @@ export class Runner implements WorkRunner {
 
   /** Takes messages behind those that wait. */
   accept(work: Work, from: number, end: number): void {
+    if (this.#isStopped) {
+      // By another handler, to which the same came first.
+      this.#host.withdraw([{ work, from, end, attempt: undefined }]);
+      return;
+    }
     this.#queue.push({ work, next: from, end, attempt: undefined });
     this.#pump();
   }
 
-  /** Takes messages that another handler had, before those that wait. */
+  /** Takes messages that another handler had, before those that wait. They are started when the runner is let go. */
   adopt(rest: readonly Rest[]): void {
     for (const { work, from, end, attempt } of [...rest].reverse())
       this.#queue.unshift({ work, next: from, end, attempt });
-    this.#pump();
+    this.hold();
+  }
+
+  /** It has work that other handlers have a part in. */
+  get isShared(): boolean {
+    for (const { work } of this.#queue) if (work.hasSeveralRunners) return true;
+    return false;
   }
 
   /** Starts nothing, until another handler has ended. */
@@ -239,7 +250,7 @@ export class Runner implements WorkRunner {
   /** Another attempt is to be made, after a pause. */
   retry(work: Work, index: number, attempt: number): void {
     if (this.#isStopped) {
-      this.#host.withdraw({ work, from: index, end: index + 1, attempt });
+      this.#host.withdraw([{ work, from: index, end: index + 1, attempt }]);
       this.#forget();
       return;
     }

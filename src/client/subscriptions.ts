@@ -76,47 +76,69 @@ export class Subscriptions {
     const succession = this.#successions.get(channel);
     if (succession?.isRunning === true && concurrency === 1) runner.hold();
     this.#runners.set(channel, [...(this.#runners.get(channel) ?? NONE), runner]);
-    if (succession !== undefined) runner.adopt(succession.takeParked());
     if (this.#host.isOnline) this.#declare(channel);
+    if (succession !== undefined) this.#handOn(channel, runner, succession.takeParked());
     return () => this.#remove(channel, runner);
   }
 
   #remove(channel: string, runner: Runner): void {
     const runners = this.#runners.get(channel) ?? NONE;
     if (!runners.includes(runner)) return;
-    const [other, ...others] = runners.filter(one => one !== runner);
-    if (other !== undefined) {
-      this.#runners.set(channel, [other, ...others]);
-      other.adopt(unended(runner.stop()));
-      return;
-    }
-    this.#runners.delete(channel);
-    this.#refusals.delete(channel);
     const rest = unended(runner.stop());
     const succession = this.#successionOf(channel);
     succession.retire(runner);
-    this.#unhandle(channel);
-    if (succession.isLeaving) succession.park(rest);
+    const [other, ...others] = runners.filter(one => one !== runner);
+    if (other !== undefined) {
+      this.#runners.set(channel, [other, ...others]);
+      this.#handOn(channel, other, rest);
+    } else {
+      this.#runners.delete(channel);
+      this.#refusals.delete(channel);
+      this.#unhandle(channel);
+      this.#keep(succession, rest);
+    }
+    this.#tidy(channel);
+  }
+
+  /** What a handler that was taken away had, for another one: it is started in a turn of its own, not while handlers are added. */
+  #handOn(channel: string, runner: Runner, rest: readonly Rest[]): void {
+    if (rest.length === 0) return;
+    runner.adopt(rest);
+    this.#resumeSoon(channel);
+  }
+
+  /** What nobody is there to take over: for whoever comes before the server has answered, or is connected again. */
+  #keep(succession: Succession, rest: readonly Rest[]): void {
+    const isAwaited = succession.isLeaving || !this.#host.isOnline;
+    if (isAwaited && !this.#isLeaving) succession.park(rest);
     else this.#host.giveBack(rest);
   }
 
-  /** A handler that was taken away has failed with a message. */
-  #withdraw(channel: string, runner: Runner, failed: Rest): void {
-    const rest = unended([failed]);
-    const succession = this.#successions.get(channel);
+  /** A handler that was taken away has failed with a message, or one has come to it in vain. */
+  #withdraw(channel: string, runner: Runner, withdrawn: readonly Rest[]): void {
+    const rest = unended(withdrawn);
+    const succession = this.#successionOf(channel);
     const [successor] = this.#runners.get(channel) ?? NONE;
-    if (succession?.has(runner) !== true || this.#isLeaving) this.#host.giveBack(rest);
-    else if (successor !== undefined) successor.adopt(rest);
-    else if (succession.isLeaving) succession.park(rest);
-    else this.#host.giveBack(rest);
+    if (succession.isStranger(runner) || this.#isLeaving) this.#host.giveBack(rest);
+    else if (successor !== undefined) this.#handOn(channel, successor, rest);
+    else this.#keep(succession, rest);
+    this.#tidy(channel);
   }
 
   /** A handler that was taken away has ended what it had begun. */
   #over(channel: string, runner: Runner): void {
-    const succession = this.#successions.get(channel);
-    succession?.ended(runner);
-    if (succession?.isRunning === false) for (const next of this.#runners.get(channel) ?? NONE) next.letGo();
+    this.#successions.get(channel)?.ended(runner);
     this.#tidy(channel);
+    this.#resumeSoon(channel);
+  }
+
+  /** Handlers that wait for others start when those have ended. */
+  #resumeSoon(channel: string): void {
+    queueMicrotask(() => {
+      const isRunning = this.#successions.get(channel)?.isRunning === true;
+      for (const runner of this.#runners.get(channel) ?? NONE)
+        if (!isRunning || runner.options.concurrency > 1) runner.letGo();
+    });
   }
 
   #successionOf(channel: string): Succession {
@@ -131,8 +153,12 @@ export class Subscriptions {
 
   /** Ends the name's subscription. */
   unsubscribe(channel: string): Promise<void> {
-    for (const runner of this.#runners.get(channel) ?? NONE) this.#remove(channel, runner);
-    this.#host.giveBack(this.#successions.get(channel)?.end() ?? []);
+    const runners = this.#runners.get(channel) ?? NONE;
+    const succession = this.#successionOf(channel);
+    for (const runner of runners) this.#host.giveBack(runner.stop());
+    if (this.#runners.delete(channel)) this.#unhandle(channel);
+    this.#refusals.delete(channel);
+    this.#host.giveBack(succession.end(runners));
     this.#tidy(channel);
     return this.#host.requests.order(request => encodeUnsubscribe({ request, channel }));
   }
@@ -233,7 +259,7 @@ export class Subscriptions {
 
   /** Those that were taken away and have not ended, too. */
   #everyOne(): Runner[] {
-    return [...this.all(), ...[...this.#successions.values()].flatMap(succession => succession.runners())];
+    return [...this.all(), ...[...this.#successions.values()].flatMap(({ retired }) => [...retired])];
   }
 
   get isIdle(): boolean {

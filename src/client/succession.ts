@@ -1,38 +1,40 @@
 /**
- * What becomes of a subscription when its last handler is taken away: what has not started, or fails from now on, goes to
- * the handler that is added in its place, in its order, and that one starts when the handler before it has ended. What
- * nobody takes over goes back to the server once that has answered that nothing else comes for the subscription: if it went
- * before, what is on its way would overtake it.
+ * What becomes of a subscription when handlers are taken away: what has not started, or fails from now on, goes to the
+ * handler that is there or is added in their place, in its order, and that one starts when the handlers before it have
+ * ended. What nobody takes over goes back to the server once that has answered that nothing else comes for the
+ * subscription: if it went before, what is on its way would overtake it.
  */
 import type { Runner } from './runner.js';
 import type { Acceptor, Rest, Work } from './work.js';
 
 export class Succession implements Acceptor {
   /** Handlers that were taken away and have not ended. */
-  readonly #predecessors = new Set<Runner>();
-  /** The same, of a subscription that was ended meanwhile: nobody is in their place. */
-  readonly #strangers = new Set<Runner>();
+  readonly #retired = new Set<Runner>();
+  /** Those of a subscription that was ended: nobody is in their place. */
+  readonly #strangers = new WeakSet<Runner>();
   /** How often the server was told on this connection that the channel is not handled, and has not answered. */
   #unanswered = 0;
   #parked: Rest[] = [];
 
-  /** The server may still send for the handler that is gone. */
+  /** The server may still send for handlers that are gone. */
   get isLeaving(): boolean {
     return this.#unanswered > 0;
   }
 
   /** A handler that keeps order waits for those before it. */
   get isRunning(): boolean {
-    for (const { options } of this.#predecessors) if (options.concurrency === 1) return true;
+    for (const runner of this.#retired)
+      if (runner.options.concurrency === 1 && !this.#strangers.has(runner)) return true;
     return false;
   }
 
   get isOver(): boolean {
-    return this.#predecessors.size === 0 && this.#strangers.size === 0 && this.#unanswered === 0;
+    return this.#retired.size === 0 && this.#unanswered === 0 && this.#parked.length === 0;
   }
 
-  runners(): Runner[] {
-    return [...this.#predecessors, ...this.#strangers];
+  /** Handlers that were taken away and have not ended. */
+  get retired(): Iterable<Runner> {
+    return this.#retired;
   }
 
   leaves(): void {
@@ -46,16 +48,15 @@ export class Succession implements Acceptor {
   }
 
   retire(runner: Runner): void {
-    if (!runner.isOver) this.#predecessors.add(runner);
-  }
-
-  has(runner: Runner): boolean {
-    return this.#predecessors.has(runner);
+    if (!runner.isOver) this.#retired.add(runner);
   }
 
   ended(runner: Runner): void {
-    this.#predecessors.delete(runner);
-    this.#strangers.delete(runner);
+    this.#retired.delete(runner);
+  }
+
+  isStranger(runner: Runner): boolean {
+    return this.#strangers.has(runner);
   }
 
   /** What a handler that was taken away had: before everything that has come since. */
@@ -80,10 +81,10 @@ export class Succession implements Acceptor {
     return this.takeParked();
   }
 
-  /** The subscription itself has ended: whoever subscribes anew has no predecessor. */
-  end(): Rest[] {
-    for (const runner of this.#predecessors) this.#strangers.add(runner);
-    this.#predecessors.clear();
+  /** The subscription itself has ended, and its handlers: whoever subscribes anew has no predecessor. */
+  end(runners: readonly Runner[]): Rest[] {
+    for (const runner of runners) this.retire(runner);
+    for (const runner of [...runners, ...this.#retired]) this.#strangers.add(runner);
     return this.takeParked();
   }
 }

@@ -58,8 +58,7 @@ export class KilledCrowd {
   }
 
   async run(dataDir: string): Promise<KilledFigures> {
-    const options = { dataDir, pingInterval: 60_000, deadAfter: 120_000 };
-    const { process: first, port } = await this.processes.start('server', { port: 0, ...options });
+    const { process: first, port } = await this.processes.start('server', { port: 0, dataDir });
     this.#crowd = await this.processes.clients('member', this.#count, port, this.#histories);
     await this.#together(isFull);
     const home = { port, histories: this.#histories, crowd: this.#count };
@@ -76,7 +75,7 @@ export class KilledCrowd {
     await isSent;
     await this.#round(3);
     const killedAt = performance.now();
-    const { process: second } = await this.processes.start('server', { ...options, port });
+    const { process: second } = await this.processes.start('server', { dataDir, port });
     await this.#inTime(this.#together(isFull));
     const allBackAfterMs = performance.now() - killedAt;
     await this.#round(ROUNDS);

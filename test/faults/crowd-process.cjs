@@ -59,6 +59,9 @@ async function server() {
   };
 }
 
+// Crowds that are only to be there say little; those that the oracle judges have the heartbeat that everybody has.
+const PATIENT = { pingInterval: 60_000, deadAfter: 120_000 };
+
 // A client that notes for the oracle what it sends and is told, and what it handles: a history of each.
 class Member {
   got = 0;
@@ -66,8 +69,8 @@ class Member {
   #sent = 0;
   #waiting;
 
-  constructor(port, name) {
-    const config = { host: '127.0.0.1', port, logger: silent, pingInterval: 60_000, deadAfter: 120_000 };
+  constructor(port, name, beat) {
+    const config = { host: '127.0.0.1', port, logger: silent, ...beat };
     this.name = name;
     this.client = new BroadcastTcpClient(config, name);
   }
@@ -127,7 +130,7 @@ async function clients() {
   const ends = {};
   const note = text => (ends[text] = (ends[text] ?? 0) + 1); // few different ones
   const crowd = Array.from({ length: count }, (_, i) => {
-    const member = new Member(port, `${name}-${from + i}`);
+    const member = new Member(port, `${name}-${from + i}`, histories === undefined ? PATIENT : {});
     if (histories !== undefined) member.note(histories);
     member.client.on('offline', reason => note(`offline: ${reason?.code}: ${reason?.message}`));
     member.client.on('refused', error => note(`refused: ${error.code}: ${error.message}`));

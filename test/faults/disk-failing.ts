@@ -12,6 +12,7 @@ import { recordingLogger } from '../helpers/scene.js';
 import { withEvidence } from './evidence.js';
 import { Ledger, type Target } from './ledger.js';
 import { has, StoreProcess, type StoreOptions } from './store-process.js';
+import { forgetUnsynced, TRACED } from './unsynced.js';
 
 const KIB = 1024;
 /** What was hit by the last call of all may be said a little later. */
@@ -44,6 +45,8 @@ export interface FailingFigures {
   readonly messages: number;
   /** Settled before the fault; the others were sent again. */
   readonly before: number;
+  /** Bytes that were written and not synced, and taken away. */
+  readonly forgotten: number;
   /** Of those that a disk that lied did not keep: named as damage. */
   readonly named: number;
 }
@@ -75,8 +78,8 @@ export function underStrace({ call, how, at, times }: DiskFault, log: string): s
   const what = how === 'lies' ? 'retval=40' : `error=${how}`;
   const when = times === 1 ? String(at) : `${at}..${at + times - 1}`;
   const inject = `inject=${call}:${what}:when=${when}`;
-  const trace = `trace=${call},unlink`;
-  return ['strace', '-f', '-y', '-s', '512', '-qq', '--seccomp-bpf', '-o', log, '-e', trace, '-e', inject];
+  const trace = `trace=${[...new Set([call, ...TRACED])].join(',')},unlink`;
+  return ['strace', '-f', '-y', '-s', '512', '-q', '--seccomp-bpf', '-o', log, '-e', trace, '-e', inject];
 }
 
 /** One line of strace: `7 fdatasync(21</data/segment-0000000002.new>) = -1 ENOSPC (No space left on device) (INJECTED)`. */
@@ -130,6 +133,7 @@ class FailingRun {
   #server: StoreProcess | undefined;
   #outcome: FailingOutcome = 'not reached';
   #before = 0;
+  #forgotten = 0;
   #lost: readonly string[] = [];
 
   constructor(seed: number, options: FailingOptions) {
@@ -144,6 +148,7 @@ class FailingRun {
       fault: `${call} ${how}`,
       messages: this.ledger.intents.length,
       before: this.#before,
+      forgotten: this.#forgotten,
       named: this.#lost.length,
     };
   }
@@ -159,7 +164,7 @@ class FailingRun {
     if (prelude === 0) this.#connect();
     const traffic = this.#traffic(bursts - prelude);
     await this.#suffer(trace, traffic);
-    await this.#again({ store, port: this.#port }, this.#outcome === 'fail-stop');
+    await this.#again({ store, port: this.#port }, this.#outcome, trace);
     await traffic;
     await this.#drain();
     this.#judge();
@@ -261,11 +266,15 @@ class FailingRun {
     return this.#server?.log.some(line => line.includes(text)) ?? false;
   }
 
-  /** Without the fault: after a failure as it lies, else by a kill or in good order. */
-  async #again(options: StoreOptions, isFailed: boolean): Promise<void> {
+  /** Without the fault: after a failure or a kill with what was synced and perhaps more, else in good order. */
+  async #again(options: StoreOptions, outcome: FailingOutcome, trace: string): Promise<void> {
     const { how } = this.#options.fault;
-    if (!isFailed && (how === 'lies' || this.#random() < 0.5)) await this.#server?.stop();
-    else await this.#server?.kill();
+    if (outcome !== 'fail-stop' && (how === 'lies' || this.#random() < 0.5)) await this.#server?.stop();
+    else {
+      const pid = await this.#server?.kill();
+      if (pid !== undefined && outcome !== 'refused to start')
+        this.#forgotten = await forgetUnsynced(trace, pid, this.#random);
+    }
     this.logs.push(...(this.#server?.log ?? []));
     this.#server = await StoreProcess.start(options);
   }

@@ -37,6 +37,8 @@ export interface FullFigures {
 /** So many refusals in a row are a full disk; then so many more messages are sent to who is here. */
 const REFUSALS = 20;
 const MEANWHILE = 50;
+/** So many are a recovery: a single one may have found a place that was left. */
+const STORED_AGAIN = 20;
 
 export function canMount(): boolean {
   return process.platform === 'linux' && process.getuid?.() === 0 && spawnSync('mount', ['-V']).status === 0;
@@ -108,8 +110,11 @@ class FullRun {
     await this.#fill(sender, 'away', stranger ? other : undefined);
     await this.#goesOn(sender);
     if (killed) await this.#again({ store, port: this.#server.port });
+    // What was accepted and has no room any more is in front of what makes room (docs/store-format.md).
+    const isStuck = this.#ledger.settled < this.#ledger.intents.length;
+    if (stranger && isStuck) rmSync(other);
     await this.#consume('away');
-    if (stranger) rmSync(other);
+    if (stranger && !isStuck) rmSync(other);
     await this.#recovers(sender, 'later');
     await this.#fill(sender, 'later', undefined);
     await this.#again({ store, port: this.#server.port });
@@ -146,10 +151,21 @@ class FullRun {
         fillUp(pending);
         pending = undefined;
       }
-      // What was accepted while somebody else took the room waits for it; nothing says that it is safe.
-      if (stranger !== undefined && pending === undefined) return;
+      if (stranger !== undefined && pending === undefined) return this.#refusesMore(sender, name);
       await this.#ledger.until(answered, 'the disk took or refused a message');
       for (const { receipt } of some) refused = isRefusal(receipt) ? refused + 1 : 0;
+    }
+    this.#fillings++;
+  }
+
+  /** What was accepted before somebody else took the room waits for it, untold; who sends more is told that there is none. */
+  async #refusesMore(sender: BroadcastClient, name: string): Promise<void> {
+    const { diskBytes, messageBytes } = this.#options;
+    const before = this.#ledger.counted('undelivered');
+    for (let sent = 0; this.#ledger.counted('undelivered') < before + REFUSALS; sent++) {
+      if (sent * messageBytes > 4 * diskBytes) throw new Error('the disk is full, and nobody is told');
+      this.#send(sender, name);
+      await this.#server?.look();
     }
     this.#fillings++;
   }
@@ -181,14 +197,17 @@ class FullRun {
     await this.#ledger.until(areDone, `${name} had what was safe`);
   }
 
-  /** By itself, once there is room: tries until a message is stored. */
+  /** By itself, once there is room: tries until some messages are stored, for which there was none. */
   async #recovers(sender: BroadcastClient, name: string): Promise<void> {
     await this.#ledger.untilSettled();
     const end = performance.now() + 30_000;
-    for (;;) {
+    for (let stored = 0; stored < STORED_AGAIN;) {
       const sent = this.#send(sender, name);
       await this.#ledger.until(() => sent.receipt !== undefined, 'the disk took or refused a message');
-      if (!isRefusal(sent.receipt)) return;
+      if (!isRefusal(sent.receipt)) {
+        stored++;
+        continue;
+      }
       if (performance.now() > end) throw new Error('there is room for half a minute, and messages are still refused');
       await new Promise(resolve => setTimeout(resolve, 20));
     }

@@ -11,6 +11,7 @@ import { mount, unmount } from './disk-full.js';
 import { apartFolder } from './evidence.js';
 import { play, type Scenario } from './oracle/scenario.js';
 import type { Tally } from './oracle/tally.js';
+import { forgetUnsynced } from './unsynced.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
@@ -119,6 +120,10 @@ async function suffer(scenario: Scenario, trace: string, tally: Tally): Promise<
   if (!server.isRunning) throw new Error('the server has ended without a word');
   tally.add(outcome);
   if (wasHit(trace)) tally.add(`hit ${fault.call} ${fault.how}`);
+  const { pid } = server;
   await server.kill();
+  // Which was refused a start has ended by itself, and the one after it has no fault.
+  if (outcome !== 'refused starts' && pid !== undefined)
+    tally.add('unsynced bytes taken away', await forgetUnsynced(trace, pid, random));
   await scenario.startServer();
 }

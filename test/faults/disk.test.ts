@@ -41,7 +41,8 @@ it(
     const seen: FailingFigures[] = [];
     for (const seed of seedsOf(failing)) seen.push(await runFailing(seed));
     const count = (outcome: FailingFigures['outcome']): number => seen.filter(run => run.outcome === outcome).length;
-    const sum = (key: 'messages' | 'before' | 'named'): number => seen.reduce((total, run) => total + run[key], 0);
+    const sum = (key: 'messages' | 'before' | 'forgotten' | 'named'): number =>
+      seen.reduce((total, run) => total + run[key], 0);
     report('disk', failing, {
       part: 'failing',
       runs: seen.length,
@@ -50,6 +51,7 @@ it(
       wentOn: count('went on'),
       notReached: count('not reached'),
       messages: sum('messages'),
+      unsyncedBytesTakenAway: sum('forgotten'),
       lostByLyingDiskAndNamed: sum('named'),
     });
     if (seen.length >= 6) expect(count('fail-stop'), 'no run has seen the server stop').toBeGreaterThan(0);

@@ -121,11 +121,12 @@ export class StoreProcess {
     await this.#exited;
   }
 
-  /** Kills the server itself: a tool that runs it ends with it. */
-  async kill(): Promise<void> {
-    if (!this.isRunning) return;
+  /** Kills the server itself: a tool that runs it ends with it. The process that was killed. */
+  async kill(): Promise<number | undefined> {
+    if (!this.isRunning) return undefined;
     const { pid } = await this.saw('begun');
     process.kill(pid as number, 'SIGKILL');
     await this.#exited;
+    return pid;
   }
 }

@@ -294,6 +294,13 @@ describe('it is found when', () => {
     expect(wrongs(judge(steps, { reasons: ['queue-full'] }))).toEqual({ failed: 1 });
   });
 
+  it('what was safe fails because there is no room for it', () => {
+    const steps = [intent(1), receipt(1, 'stored'), notice(1, { reason: 'queue-full' }), closed()];
+    expect(wrongs(judge(steps))).toEqual({ failed: 1 });
+    const [, ...others] = steps;
+    expect(wrongs(judge([intent(1, { to: ['worker/', 'other/'] }), ...handled(1, 'other.1'), ...others]))).toEqual({});
+  });
+
   it('a message is said to have expired that has no time to live, or has some left', () => {
     for (const more of [{}, { ttl: 3_600_000 }])
       expect(wrongs(judge([intent(1, more), receipt(1, 'stored'), notice(1), closed()]))).toEqual({ failed: 1 });

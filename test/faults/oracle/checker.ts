@@ -104,7 +104,9 @@ export function check(histories: readonly History[], cast: Cast): Verdict {
         const reason = finalNotice(message, recipient)?.reason ?? message.refused ?? 'undelivered';
         reasons[reason] = (reasons[reason] ?? 0) + 1;
         const isPossible =
-          cast.reasons?.includes(reason) !== false && (reason !== 'expired' || mayHaveExpired(message));
+          cast.reasons?.includes(reason) !== false &&
+          (reason !== 'expired' || mayHaveExpired(message)) &&
+          (reason !== 'queue-full' || !wasStored(message));
         if (message.persistent && !isPossible) findings.add('failed', `${message.key} for ${recipient}: ${reason}`);
       }
       checkRecipient(message, recipient, handling, findings);
@@ -191,6 +193,11 @@ function mayHaveExpired({ ttl, sentAt, notices, receipt }: Message): boolean {
   const told = notices.filter(isIt).map(({ t }) => t);
   if (receipt?.failures.some(isIt) === true) told.push(receipt.t);
   return told.every(t => t >= sentAt + ttl - CLOCKS_MS);
+}
+
+/** It was safe: there was room for it. Of one with several recipients the receipt does not say for whom it is stored. */
+function wasStored({ to, receipt }: Message): boolean {
+  return to.length === 1 && receipt?.status === 'stored';
 }
 
 /** Codes of refusals that say for certain that a message was not sent. */
