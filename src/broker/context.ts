@@ -76,6 +76,8 @@ export class Context {
   uncommitted: Entry[] = [];
   uncommittedBytes = 0;
   commitScheduled = false;
+  /** Words about the end of messages that wait for a commit. */
+  unsaid = 0;
   readonly paused = new Set<Instance>();
   /** Senders with something to be told at the end of the turn. */
   readonly chatty = new Set<Sender>();

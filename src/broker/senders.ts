@@ -267,10 +267,26 @@ function keepNotice(ctx: Context, name: string, kept: KeptNotice): boolean {
     return false;
   }
   session.noticesWaiting = true;
-  void ctx.engine.commit().catch(() => undefined); // the engine says so by `failed`
-  const reader = readerOf(session, kept.instance);
-  if (reader !== undefined) tell(ctx, reader.sender, noticeFor(reader, kept, notice as number));
+  whenDurable(ctx, () => {
+    const reader = readerOf(session, kept.instance);
+    if (reader !== undefined) tell(ctx, reader.sender, noticeFor(reader, kept, notice as number));
+  });
   return true;
+}
+
+/**
+ * What has ended for good is said when the store knows it: a server that is killed before would decide anew, and say so a
+ * second time. What is said of the same message in one turn is still said together.
+ */
+export function whenDurable(ctx: Context, say: () => void): void {
+  ctx.unsaid++;
+  ctx.engine.commit().then(
+    () => {
+      ctx.unsaid--;
+      if (!ctx.stopped) say();
+    },
+    () => undefined, // the engine says so by `failed`
+  );
 }
 
 /** The instance that a notice concerns, if it is here, or another one of its name. */

@@ -18,7 +18,7 @@ import { RangeSet } from '../range-set.js';
 import { carryHandled, rememberHandled } from './handled.js';
 import type { Delivery, Entry, Queue, Sender } from './model.js';
 import { attemptsOf, openParts } from './parts.js';
-import { settle } from './senders.js';
+import { settle, whenDurable } from './senders.js';
 import { follow, settleTracked } from './tracking.js';
 
 /** A batch's share of a queue that must be stored without a delivery, because nobody is there to take it. */
@@ -256,14 +256,28 @@ export function finish(ctx: Context, entry: Entry, offset: number, count: number
 
 function settleDone(ctx: Context, entry: Entry, offset: number, count: number): void {
   const { failed, recipients } = entry;
-  const { tracked } = entry.batch.envelope;
   if (failed === undefined) {
-    settle(ctx, entry, offset, count, 'delivered', tracked);
+    sayDone(ctx, entry, offset, count, 'delivered', ctx.unsaid > 0);
     return;
   }
   for (let i = offset; i < offset + count; i++) {
-    settle(ctx, entry, i, 1, failed[i] === recipients ? 'undelivered' : 'delivered', tracked);
+    const status = failed[i] === recipients ? 'undelivered' : 'delivered';
+    sayDone(ctx, entry, i, 1, status, failed[i] !== 0 || ctx.unsaid > 0);
   }
+}
+
+/** `hasNotice`: what is said of it belongs to a notice, which waits until the store knows that it is a dead letter, or has ended otherwise. */
+function sayDone(
+  ctx: Context,
+  entry: Entry,
+  offset: number,
+  count: number,
+  status: 'delivered' | 'undelivered',
+  hasNotice: boolean,
+): void {
+  const say = (): void => settle(ctx, entry, offset, count, status, entry.batch.envelope.tracked);
+  if (hasNotice && entry.handle !== 0) whenDurable(ctx, say);
+  else say();
 }
 
 /** Stored messages leave a queue: they are acknowledged in the engine, and a sender that follows them may hear of it. */

@@ -10,7 +10,7 @@ import { forgetDelivered, keepDelivered, keepGroup, keepProgress, keepUndelivere
 import type { Entry, Instance, Sender, Tracked, TrackedGroup } from './model.js';
 import { openParts, type Part } from './parts.js';
 import type { Range } from './ports.js';
-import { announce } from './senders.js';
+import { announce, whenDurable } from './senders.js';
 
 /** Some messages of a batch, from its first, wait in a queue that nobody is there to take them from. */
 interface AwayShare {
@@ -95,12 +95,20 @@ function conclude(ctx: Context, tracked: Tracked): void {
 }
 
 function announceFinal(ctx: Context, { position, delivered, group }: Tracked): void {
-  const sender = ctx.senders.get(group.instance);
   const status = delivered > 0 ? 'delivered' : 'undelivered';
-  if (sender !== undefined) {
-    announce(ctx, sender, { first: position, count: 1, status, durability: 'none', final: true });
+  const say = (): void => {
+    const sender = ctx.senders.get(group.instance);
+    if (sender !== undefined)
+      announce(ctx, sender, { first: position, count: 1, status, durability: 'none', final: true });
+  };
+  if (status === 'delivered') {
+    // Not before what is still to be said of other recipients.
+    if (ctx.unsaid === 0) say();
+    else whenDurable(ctx, say);
+    return;
   }
-  if (status === 'undelivered' && sender?.left !== true) keepUndelivered(ctx, group.instance, position);
+  if (ctx.senders.get(group.instance)?.left !== true) keepUndelivered(ctx, group.instance, position);
+  whenDurable(ctx, say);
 }
 
 /**

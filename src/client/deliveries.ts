@@ -60,6 +60,11 @@ export class Deliveries implements IntakeOwner {
   #isWary = false;
   /** What is here may be others' by now, and is marked. */
   #isInDoubt = false;
+  /**
+   * Channels whose work was kept when the connection was lost: some of it has ended at one of several handlers, and what is
+   * before that must not come behind it.
+   */
+  readonly #kept = new Set<string>();
   /** Those that wait for RETRY, by number and channel, in the order of their FAILs. */
   readonly #retries = new Map<string, Waiting[]>();
 
@@ -92,10 +97,12 @@ export class Deliveries implements IntakeOwner {
     this.#isInDoubt = false;
     const waiting = [...this.#retries.values()].flat();
     this.#retries.clear();
+    this.#kept.clear();
     if (remembers) {
-      for (const runner of runners) {
-        // Some of it has perhaps ended elsewhere and is kept; what was before that must not come behind it.
-        if (runner.isShared) continue;
+      const all = [...runners];
+      for (const runner of all) if (runner.isShared) this.#kept.add(runner.channel);
+      for (const runner of all) {
+        if (this.#kept.has(runner.channel)) continue;
         for (const { work, from, end } of runner.takeBack(isExpectedAgain)) {
           for (let i = from; i < end; i++) work.abandon(i);
         }
@@ -104,7 +111,7 @@ export class Deliveries implements IntakeOwner {
       // Its senders may send it again, and another instance of the name may have it before this one is at it.
       this.#markAll();
     }
-    for (const failed of waiting) goOn(failed, remembers);
+    for (const failed of waiting) this.#goOn(failed);
   }
 
   #markAll(): void {
@@ -250,7 +257,7 @@ export class Deliveries implements IntakeOwner {
     const open = places.filter(({ epoch }) => epoch === this.#epoch);
     const last = open[open.length - 1];
     if (last === undefined) {
-      goOn(waiting, this.#remembers);
+      this.#goOn(waiting);
       return;
     }
     const { attempt } = waiting;
@@ -260,6 +267,16 @@ export class Deliveries implements IntakeOwner {
     if (before === undefined) this.#retries.set(key, [waiting]);
     else before.push(waiting);
     for (const { number } of open) this.#host.fail({ delivery: number, channel, attempt, reason });
+  }
+
+  /** An attempt that failed and whose record was not confirmed by the connection that is gone, and will not be. */
+  #goOn({ work, index, runner, attempt }: Waiting): void {
+    if (this.#remembers && isExpectedAgain(work) && !this.#kept.has(work.channel)) {
+      work.abandon(index);
+      runner.giveUp();
+    } else {
+      runner.retry(work, index, attempt + 1);
+    }
   }
 
   /** The server has recorded an attempt, and the next one is to be made. */
@@ -303,16 +320,6 @@ export class Deliveries implements IntakeOwner {
     }
     this.#host.reject({ delivery: number, channel, kind: 'no-handler', attempts: attempt - 1, reason: '' });
     this.ended(place);
-  }
-}
-
-/** An attempt that failed and whose record was not confirmed by the connection that is gone, and will not be. */
-function goOn({ work, index, runner, attempt }: Waiting, remembers: boolean): void {
-  if (remembers && isExpectedAgain(work) && !runner.isShared) {
-    work.abandon(index);
-    runner.giveUp();
-  } else {
-    runner.retry(work, index, attempt + 1);
   }
 }
 

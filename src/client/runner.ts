@@ -153,10 +153,10 @@ export class Runner implements WorkRunner {
   }
 
   #pump(): void {
-    if (this.#isPumping || this.#isHeld) return;
+    if (this.#isPumping) return;
     this.#isPumping = true;
     let sinceLook = 0;
-    while (this.#active < this.options.concurrency && !this.#isStopped) {
+    while (this.#active < this.options.concurrency && !this.#isStopped && !this.#isHeld) {
       const span = this.#queue.peek();
       if (span === undefined) break;
       if (++sinceLook % LOOK_EVERY === 0) this.#host.beginning();

@@ -11,7 +11,7 @@ import type { HandlerOptions, MessageHandler } from './handlers.js';
 import type { Requests } from './requests.js';
 import { Runner } from './runner.js';
 import { Succession } from './succession.js';
-import type { Acceptor, Rest } from './work.js';
+import type { Acceptor, Rest, Work } from './work.js';
 
 /** What subscriptions need of their client. */
 export interface SubscriptionHost {
@@ -154,8 +154,8 @@ export class Subscriptions {
   /** Ends the name's subscription. */
   unsubscribe(channel: string): Promise<void> {
     const runners = this.#runners.get(channel) ?? NONE;
-    const succession = this.#successionOf(channel);
     for (const runner of runners) this.#host.giveBack(runner.stop());
+    const succession = this.#successionOf(channel);
     if (this.#runners.delete(channel)) this.#unhandle(channel);
     this.#refusals.delete(channel);
     this.#host.giveBack(succession.end(runners));
@@ -212,16 +212,16 @@ export class Subscriptions {
     if (!this.#host.isOnline) return;
     const succession = this.#successionOf(channel);
     succession.leaves();
+    const answered = (): void => {
+      this.#host.giveBack(succession.answered());
+      this.#tidy(channel);
+    };
     this.#host.requests
       .declare(request => encodeUnhandle({ request, channel }))
-      .then(
-        () => {
-          this.#host.giveBack(succession.answered());
-          this.#tidy(channel);
-          if (!this.#isWanted(channel)) this.#declared.delete(channel);
-        },
-        () => undefined,
-      );
+      .then(() => {
+        answered();
+        if (!this.#isWanted(channel)) this.#declared.delete(channel);
+      }, answered);
   }
 
   /** Throws the server's refusal of a subscription, if there is one. */
@@ -276,8 +276,13 @@ export class Subscriptions {
 function unended(rest: readonly Rest[]): Rest[] {
   return rest.flatMap(({ work, from, end, attempt }) => {
     if (!work.hasSeveralRunners) return [{ work, from, end, attempt }];
-    const left: Rest[] = [];
-    for (let i = from; i < end; i++) if (work.withdraw(i)) left.push({ work, from: i, end: i + 1, attempt });
+    const left: { work: Work; from: number; end: number; attempt: number | undefined }[] = [];
+    for (let i = from; i < end; i++) {
+      if (!work.withdraw(i)) continue;
+      const last = left[left.length - 1];
+      if (last?.end === i) last.end++;
+      else left.push({ work, from: i, end: i + 1, attempt });
+    }
     return left;
   });
 }

@@ -21,8 +21,6 @@ export interface WorkRunner {
   retry(work: Work, index: number, attempt: number): void;
   /** A message that waited for another attempt will not get one here. */
   giveUp(): void;
-  /** It has work that other handlers have a part in. */
-  readonly isShared: boolean;
 }
 
 /** Messages on their way to a handler. */

@@ -1,7 +1,7 @@
 /** What becomes of messages, and of who waits for their outcome, when a subscription, a session or a store ends. */
 import { describe, expect, it } from 'vitest';
 import { memoryEngine, type Engine, type EngineHost } from '../../src/engine/index.js';
-import { BroadcastMessage, type DeliveryFailure, type Receipt } from '../../src/index.js';
+import { BroadcastMessage, BroadcastReject, type DeliveryFailure, type Receipt } from '../../src/index.js';
 import { Reader } from '../../src/protocol/bytes.js';
 import { FRAME, FRAME_HEADER } from '../../src/protocol/constants.js';
 import { decodeDelivery } from '../../src/protocol/frames.js';
@@ -293,3 +293,50 @@ it('the death of a process is on record before the next one is given what it may
   const note = decodeDelivery(new Reader(await second.next(FRAME.DELIVERY), FRAME_HEADER));
   expect(note).toMatchObject({ attempt: 2, redelivered: true });
 });
+
+it.each(['stored before', 'only in memory'])(
+  'what has become a dead letter is told of once the store knows it: its sender would hear it twice after a crash (%s)',
+  async how => {
+    const engine = memoryEngine();
+    const commit = engine.commit.bind(engine);
+    let hold: Promise<void> = Promise.resolve();
+    engine.commit = () => hold.then(commit);
+    const moved = gate();
+    const move = engine.move.bind(engine);
+    engine.move = (...args) => {
+      if (args[1].startsWith('d/')) moved.open();
+      return move(...args);
+    };
+    const { port } = await startServer('memory', { engine });
+    const sender = await connectedClient(port, 'sender');
+    const failures = new Inbox<DeliveryFailure>();
+    sender.onDeliveryFailure(failure => failure.final && failures.push(failure));
+    const reader = newClient(port, 'w');
+    let outcome: Promise<Receipt> | undefined;
+    let settled = false;
+    const send = (): void => {
+      outcome = sender.sendMessage(BroadcastMessage.createClientMessage('w', 1), { until: 'delivered' });
+      void outcome.then(() => (settled = true));
+    };
+    const { promise: handled, open: handle } = gate();
+    reader.onMessage(async () => {
+      await handled;
+      throw new BroadcastReject('never');
+    });
+    if (how === 'stored before') {
+      send();
+      await sender.flush();
+    }
+    await reader.connect();
+    if (how !== 'stored before') send();
+    const { promise, open } = gate();
+    hold = promise;
+    handle();
+    await moved.promise;
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+    expect([failures.items, settled]).toEqual([[], false]);
+    open();
+    expect(await failures.reached(1)).toMatchObject([{ reason: 'rejected', attempts: 1 }]);
+    expect(await outcome).toMatchObject({ status: 'undelivered', failures: [{ reason: 'rejected' }] });
+  },
+);

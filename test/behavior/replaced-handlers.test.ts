@@ -2,8 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type BroadcastClient, type MessageHandler } from '../../src/index.js';
 import { connectedClient, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
+import { TestClock } from '../../src/testing/index.js';
 import { startProxy } from '../helpers/proxy.js';
 
+const once = (client: BroadcastClient, event: 'online' | 'offline'): Promise<void> =>
+  new Promise(resolve => client.once(event, () => resolve()));
 const toRoom = (data: unknown): BroadcastMessage => BroadcastMessage.createChannelMessage('room', data);
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
@@ -80,7 +83,7 @@ describe('a handler that takes the place of another one', () => {
     client.onMessage('room', ({ data }) => inbox.push(data));
     const gone = new Inbox();
     server.on('disconnect', gone.push);
-    const back = new Promise<void>(resolve => client.once('online', () => resolve()));
+    const back = once(client, 'online');
     proxy.cut();
     await gone.reached(1);
     await back;
@@ -258,7 +261,7 @@ describe('handlers beside each other that are taken away', () => {
     await inbox.reached(1);
     const gone = new Inbox();
     server.on('disconnect', gone.push);
-    const back = new Promise<void>(resolve => client.once('online', () => resolve()));
+    const back = once(client, 'online');
     proxy.cut();
     await gone.reached(1);
     await back;
@@ -271,6 +274,88 @@ describe('handlers beside each other that are taken away', () => {
     expect((await first.started.reached(4))[3]).toBe(3);
     first.ends[3]?.();
     expect(inbox.items).toEqual([2, 3]);
+  });
+
+  it('are held at once, also where one takes another away while it runs', async () => {
+    const { port } = await startServer('memory');
+    const first = held();
+    const { client, remove } = await reader(port, first.handler);
+    const sender = await connectedClient(port);
+    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
+    await first.started.reached(1);
+    await sender.flush();
+    await client.flush();
+    const inbox = new Inbox();
+    client.onMessage('room', ({ data }) => {
+      inbox.push(data);
+      if (data === 3) remove();
+    });
+    sender.sendMessage(toRoom(3));
+    await inbox.reached(1);
+    await client.flush();
+    expect(inbox.items).toEqual([3]);
+    first.ends[0]?.(new Error('no'));
+    expect(await inbox.reached(4)).toEqual([3, 0, 1, 2]);
+  });
+
+  it('that run when the subscription ends leave nothing to that of another one', async () => {
+    const clock = new TestClock();
+    const { port } = await startServer('memory');
+    const client = newClient(port, 'reader', { clock });
+    const failed = new Inbox();
+    client.on('handlerError', failed.push);
+    const second = held();
+    client.onMessage('room', () => {
+      throw new Error('waits for another attempt');
+    });
+    client.onMessage('room', second.handler);
+    await client.connect();
+    const sender = await connectedClient(port);
+    sender.sendMessage(toRoom(0));
+    await second.started.reached(1);
+    await failed.reached(1);
+    await client.flush(); // the attempt is recorded
+    await client.unsubscribe('room');
+    const inbox = new Inbox();
+    client.onMessage('room', ({ data }) => inbox.push(data));
+    await client.flush();
+    second.ends[0]?.(new Error('no'));
+    await failed.reached(2);
+    await client.flush();
+    sender.sendMessage(toRoom(1));
+    expect(await inbox.reached(1)).toEqual([1]);
+  });
+
+  it('leave what they fail with in front across a lost connection', async () => {
+    const { port, server } = await startServer('memory');
+    const proxy = await startProxy(port);
+    const [first, second] = [held(), held()];
+    const { client, remove } = await reader(proxy.port, first.handler);
+    const sender = await connectedClient(port);
+    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
+    await first.started.reached(1);
+    await sender.flush();
+    await client.flush();
+    client.onMessage('room', second.handler);
+    for (const n of [3, 4]) sender.sendMessage(toRoom(n));
+    await second.started.reached(1);
+    await sender.flush();
+    await client.flush();
+    remove();
+    const gone = new Inbox();
+    server.on('disconnect', gone.push);
+    const [offline, back] = [once(client, 'offline'), once(client, 'online')];
+    proxy.cut();
+    await offline;
+    first.ends[0]?.(new Error('no'));
+    await gone.reached(1);
+    await back;
+    await client.flush();
+    second.ends[0]?.();
+    for (const [i, n] of [3, 0, 1, 2, 4].entries()) {
+      expect((await second.started.reached(i + 1))[i]).toBe(n);
+      if (i > 0) second.ends[i]?.();
+    }
   });
 
   it('are not started while another one is taken away, or the subscription ends', async () => {
@@ -327,7 +412,7 @@ it('what a handler had that is replaced while the server is away goes on with th
   await first.started.reached(1);
   await sender.flush();
   await client.flush();
-  const offline = new Promise<void>(resolve => client.once('offline', () => resolve()));
+  const offline = once(client, 'offline');
   await sender.close();
   await server.stop();
   await offline;
@@ -335,7 +420,7 @@ it('what a handler had that is replaced while the server is away goes on with th
   const inbox = new Inbox();
   client.onMessage('room', ({ data }) => inbox.push(data));
   first.ends[0]?.();
-  const online = new Promise<void>(resolve => client.once('online', () => resolve()));
+  const online = once(client, 'online');
   await startServer('memory', { port });
   await online;
   expect(await inbox.reached(2)).toEqual([1, 2]);
