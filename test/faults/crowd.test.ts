@@ -139,7 +139,10 @@ function demandAllIsWell(figures: KilledFigures, count: number): void {
   const { messages, delivered } = verdict;
   const expected = { online: count, messages: 8 * count, delivered: 8 * count, receipts: 8 * count };
   expect({ online: all.online, messages, delivered, receipts }).toEqual(expected);
+  demandNotHeldUp(calm, count);
   demandNotHeldUp(server, count);
+  // Their pauses between two tries are a second and grow no longer; the rest is the work to take them back.
+  expect(figures.allBackAfterMs, 'ms until all were back').toBeLessThan(30_000 + 10 * count);
 }
 
 /** How long a server's event loop was held up, and by how much work of its own, in milliseconds. */
@@ -150,7 +153,7 @@ function loopOf({ delayP99, delayMax, workP99, workMax }: ServerFigures, when: s
 
 const idle = extentOf({ runs: 500 });
 /** What a connection may cost at most, with its session, in bytes. */
-const PER_CONNECTION = 48 * 1024;
+const PER_CONNECTION = 16 * 1024;
 
 it(
   'idle connections cost little',
@@ -269,7 +272,7 @@ async function goOnWithout(port: number, witness: BroadcastClient): Promise<void
     if (code !== undefined) expect(code).toBe('server-busy');
     if (code === 'server-busy') heard++;
   }
-  expect(heard, `of ${String(NEWCOMERS)} newcomers heard why they are refused`).toBeGreaterThanOrEqual(NEWCOMERS / 2);
+  expect(heard, `of ${String(NEWCOMERS)} newcomers heard why they are refused`).toBeGreaterThanOrEqual(NEWCOMERS / 4);
   for (let i = 0; i < TALKS; i++) {
     const talk = BroadcastMessage.createChannelMessage('talk', i);
     const stored = BroadcastMessage.createClientMessage('away', Buffer.alloc(MIB - 1024, i));

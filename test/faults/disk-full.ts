@@ -32,6 +32,8 @@ export interface FullFigures {
   readonly stored: number;
   readonly refused: number;
   readonly fillings: number;
+  /** A stranger's file had to go before what was accepted could be stored, and what waits behind it acknowledged. */
+  readonly stuck: number;
 }
 
 /** So many refusals in a row are a full disk; then so many more messages are sent to who is here. */
@@ -77,6 +79,7 @@ class FullRun {
   readonly #notices: DeliveryFailure[] = [];
   #server: StoreProcess | undefined;
   #fillings = 0;
+  #stuck = 0;
 
   constructor(options: FullOptions) {
     this.#options = options;
@@ -84,7 +87,7 @@ class FullRun {
 
   figures(): FullFigures {
     const [stored, refused] = [this.#ledger.counted('stored'), this.#ledger.counted('undelivered')];
-    return { messages: this.#ledger.intents.length, stored, refused, fillings: this.#fillings };
+    return { messages: this.#ledger.intents.length, stored, refused, fillings: this.#fillings, stuck: this.#stuck };
   }
 
   history(): unknown {
@@ -112,7 +115,10 @@ class FullRun {
     if (killed) await this.#again({ store, port: this.#server.port });
     // What was accepted and has no room any more is in front of what makes room (docs/store-format.md).
     const isStuck = this.#ledger.settled < this.#ledger.intents.length;
-    if (stranger && isStuck) rmSync(other);
+    if (stranger && isStuck) {
+      this.#stuck++;
+      rmSync(other);
+    }
     await this.#consume('away');
     if (stranger && !isStuck) rmSync(other);
     await this.#recovers(sender, 'later');

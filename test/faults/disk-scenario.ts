@@ -66,6 +66,8 @@ function freeOn(disk: string): number {
 
 /** Processes of the server, each with a fault of its own, in one scenario. */
 const FAULTS = 6;
+/** And some more where none of them has stopped one that was running. */
+const MOST_FAULTS = 24;
 /** A disk that lies may lose what was safe; see disk-failing.ts. */
 const HONEST = KINDS.filter(({ how }) => how !== 'lies');
 /** A call of the first ones that a process makes, mostly; of folders there are few. */
@@ -81,7 +83,9 @@ export async function playFailing(seed: number, tally: Tally): Promise<void> {
   const options = { suite: 'disk', part: 'failing-judged', seed, server: { segmentBytes: 64 * KIB, reserveBytes: 0 } };
   try {
     const verdict = await play(options, async scenario => {
-      for (let fault = 0; fault < FAULTS; fault++)
+      const before = tally.count('fail-stops');
+      const isEnough = (faults: number): boolean => faults >= FAULTS && tally.count('fail-stops') > before;
+      for (let fault = 0; fault < MOST_FAULTS && !isEnough(fault); fault++)
         await suffer(scenario, join(folder, `strace-${String(fault)}.log`), tally);
     });
     tally.addVerdict(verdict);

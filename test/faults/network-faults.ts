@@ -102,6 +102,9 @@ const DISTURBANCES: Readonly<Record<string, Disturbance>> = {
   },
 };
 
+/** What the random ones do; `welcomesLost` has a moment of its own, too. */
+export const KINDS_OF_FAULTS: readonly string[] = Object.keys(DISTURBANCES);
+
 export class NetworkFaults {
   readonly #proxies: readonly Proxy[];
   readonly kinds: readonly string[];
@@ -111,7 +114,7 @@ export class NetworkFaults {
   readonly injected: Record<string, number> = {};
 
   /** `kinds`: all by default. */
-  constructor(proxies: readonly Proxy[], kinds: readonly string[] = Object.keys(DISTURBANCES)) {
+  constructor(proxies: readonly Proxy[], kinds = KINDS_OF_FAULTS) {
     this.#proxies = proxies;
     this.kinds = kinds;
   }

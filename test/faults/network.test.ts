@@ -7,6 +7,7 @@ import { startProxy, type Proxy } from '../helpers/proxy.js';
 import { seeded } from '../helpers/seeded.cjs';
 import { connectedClient, heldReader, Inbox, newClient, recordingLogger, startServer } from '../helpers/scene.js';
 import { withEvidence } from './evidence.js';
+import { KINDS_OF_FAULTS } from './network-faults.js';
 import { playNetwork } from './network-scenario.js';
 import { playAll } from './oracle/tally.js';
 import { FaultRoles, type FaultRole } from './roles.js';
@@ -184,13 +185,19 @@ describe('random traffic through a network that does all of it', () => {
   );
 });
 
+/** In so many scenarios each thing that can happen does. */
+const MANY = 20;
+
 describe('processes behind a network that does all of it, judged by the oracle', () => {
   const extent = extentOf({ runs: 1, seed: 5 });
 
   it(
     'get everything that was safe, once and in order, while the server is killed too',
     async () => {
-      await playAll('network', 'judged by the oracle', extent, playNetwork);
+      const tally = await playAll('network', 'judged by the oracle', extent, playNetwork);
+      const seen = (what: string): number => tally.count(what);
+      const wanted = [...KINDS_OF_FAULTS, 'kills', 'frames lost alone'];
+      if (seen('scenarios') >= MANY) expect(wanted.filter(what => seen(what) === 0)).toEqual([]);
     },
     timeoutOf(extent),
   );

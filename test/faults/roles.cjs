@@ -1,6 +1,8 @@
 // Roles of the fault suites, in processes of their own on the built package. Each says what happens to it, and does what it is
 // asked: `{ until: n }` is answered once so many messages came, `{ report: true }` at once with how it is.
 const { writeSync, openSync } = require('node:fs');
+const { setFlagsFromString } = require('node:v8');
+const { runInNewContext } = require('node:vm');
 const {
   BroadcastMessage,
   BroadcastReject,
@@ -21,6 +23,17 @@ function newClient({ config, name }) {
   client.on('offline', error => tell({ type: 'offline', name, code: error?.code }));
   client.on('refused', error => tell({ type: 'refused', name, code: error.code }));
   return client;
+}
+
+/** Memory that is in use, when everything has been collected that can be. */
+function usedBytes() {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc');
+  // What the first one has freed of the heap lets go of buffers outside of it.
+  collect();
+  collect();
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }
 
 /** A clock on which so much more time passes, so that pauses and time-outs are short. */
@@ -70,7 +83,8 @@ const roles = {
     });
     server.on('connect', ({ name }) => tell({ type: 'came', name }));
     server.on('disconnect', ({ name }, reason) => tell({ type: 'left', name, reason }));
-    process.on('message', async ({ letters, report }) => {
+    process.on('message', async ({ letters, report, memory }) => {
+      if (memory) tell({ type: 'memory', bytes: usedBytes() });
       if (report) tell({ type: 'report', stats: server.stats() });
       if (letters !== undefined) {
         const list = await server.deadLetters(letters).list();

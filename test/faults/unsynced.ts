@@ -16,16 +16,21 @@ interface Written {
 
 /** `7 pwrite64(21</data/segment>, "\1\2"..., 40, 8192) = 40`, or `… <unfinished ...>` where the process was killed in it. */
 const WRITE = /^\d+ +pwrite64\(\d+<([^>]*)>, "(?:[^"\\]|\\.)*"(?:\.\.\.)?, (\d+), (\d+)/;
+/** `7 fdatasync(21</data/segment>) = -1 EIO …`: what was for it a later one does not sync, whatever that says. */
+const FAILED_SYNC = /^\d+ +(?:fdatasync|fsync)\(\d+<([^>]*)>\) += -1/;
 /** `7 fdatasync(21</data/segment>) = 0` */
 const SYNC = /^\d+ +(?:fdatasync|fsync)\(\d+<([^>]*)>\) += 0/;
 /** `7 rename("/data/segment.new", "/data/segment") = 0` */
 const RENAME = /^\d+ +rename\("([^"]*)", "([^"]*)"\) += 0/;
+/** `7 unlink("/data/segment.new") = 0` */
+const UNLINK = /^\d+ +unlink\("([^"]*)"\) += 0/;
 
 /** The calls that must be traced for this, beside the one that is made to fail. One thread makes them, so that none is cut in two. */
-export const TRACED = ['pwrite64', 'fdatasync', 'fsync', 'rename'];
+export const TRACED = ['pwrite64', 'fdatasync', 'fsync', 'rename', 'unlink'];
 
 function unsyncedIn(log: string): Map<string, Written[]> {
   const unsynced = new Map<string, Written[]>();
+  const abandoned = new Map<string, Written[]>();
   for (const line of log.split('\n')) {
     const [, path, length, offset] = WRITE.exec(line) ?? [];
     if (path !== undefined) {
@@ -35,12 +40,18 @@ function unsyncedIn(log: string): Map<string, Written[]> {
     }
     const [, synced] = SYNC.exec(line) ?? [];
     if (synced !== undefined) unsynced.delete(synced);
+    const [, failed] = FAILED_SYNC.exec(line) ?? [];
+    const waiting = unsynced.get(failed ?? '');
+    if (failed !== undefined && waiting !== undefined) abandoned.set(failed, [...waiting]);
+    const [, removed] = UNLINK.exec(line) ?? [];
+    if (removed !== undefined) for (const written of [unsynced, abandoned]) written.delete(removed);
     const [, from, to] = RENAME.exec(line) ?? [];
     const moved = unsynced.get(from ?? '');
     if (from === undefined || to === undefined || moved === undefined) continue;
     unsynced.delete(from);
     unsynced.set(to, moved);
   }
+  for (const [path, written] of abandoned) unsynced.set(path, [...written, ...(unsynced.get(path) ?? [])]);
   return unsynced;
 }
 

@@ -9,6 +9,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { once } from 'node:events';
+import { crc32 } from 'node:zlib';
 import { seeded } from '../../helpers/seeded.cjs';
 import { announce, apartFolder, keep, MEMORY, type Run } from '../evidence.js';
 import { check, type Verdict } from './checker.js';
@@ -197,7 +198,8 @@ export class Scenario {
         : { channels: recipient.channels, own: recipient.own, handlers: recipient.handlers ?? {}, failing };
     const label = index === 0 ? name : `${name}-${String(index)}`;
     return this.#part(role, label, id => {
-      const seed = Math.floor(this.random() * 2 ** 32);
+      // Its own, whatever else was drawn before.
+      const seed = crc32(`${String(this.options.seed)} ${id}`);
       return { name, id, port, seed, history: join(this.#folder, `${id}.jsonl`), config: client, ...own };
     });
   }
