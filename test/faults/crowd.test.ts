@@ -199,8 +199,8 @@ async function beIdle(processes: CrowdProcesses, count: number): Promise<void> {
 }
 
 const DESCRIPTORS = 256;
-/** That try one after another, beside those of the crowd. */
-const NEWCOMERS = 40;
+/** So many hear why they are refused, beside those of the crowd. */
+const NEWCOMERS = 10;
 /** Messages while there are none. */
 const TALKS = 12;
 
@@ -265,14 +265,14 @@ async function runOut(processes: CrowdProcesses, dataDir: string): Promise<void>
 
 /** While there are none: what is there goes on, and the store finds what it needs for new segments. */
 async function goOnWithout(port: number, witness: BroadcastClient): Promise<void> {
-  // The few descriptors for words are in use by others that are being refused, at times.
-  let heard = 0;
-  for (let i = 0; i < NEWCOMERS; i++) {
+  // The few descriptors for words are in use by others that are being refused, at times: for long, where those are slow.
+  const patience = performance.now() + 40_000;
+  for (let heard = 0; heard < NEWCOMERS;) {
     const code = await refusalOf(port);
     if (code !== undefined) expect(code).toBe('server-busy');
     if (code === 'server-busy') heard++;
+    expect(performance.now(), `${String(heard)} newcomers heard why they are refused`).toBeLessThan(patience);
   }
-  expect(heard, `of ${String(NEWCOMERS)} newcomers heard why they are refused`).toBeGreaterThanOrEqual(NEWCOMERS / 4);
   for (let i = 0; i < TALKS; i++) {
     const talk = BroadcastMessage.createChannelMessage('talk', i);
     const stored = BroadcastMessage.createClientMessage('away', Buffer.alloc(MIB - 1024, i));
