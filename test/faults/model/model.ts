@@ -312,7 +312,8 @@ export class Model {
   }
 
   /** When it is over for this one. How long the network takes nobody knows: what is left of its time begins behind that. */
-  #lastMoment({ expiresAt, sentAt }: Sent, { delayedUntil }: Peer): number {
+  #lastMoment({ expiresAt, sentAt, sender }: Sent, peer: Peer): number {
+    const delayedUntil = Math.max(sender.delayedUntil, peer.delayedUntil);
     return delayedUntil > sentAt ? Math.max(expiresAt, delayedUntil + (expiresAt - sentAt)) : expiresAt;
   }
 
@@ -337,7 +338,8 @@ export class Model {
     // From the second on, attempts are recorded before they are made; a server in memory forgets them.
     const known = before.filter(({ run }) => this.isDurable || run === this.run).map(start => start.attempt);
     const least = Math.max(0, ...known.filter(other => other > 1));
-    if (attempt < least) this.fail(`${what} as attempt ${attempt} after attempt ${least}`);
+    // The share of an instance that will not come back has attempts of its own.
+    if (attempt < least && !duty.isShareLoose) this.fail(`${what} as attempt ${attempt} after attempt ${least}`);
   }
 
   /** So many attempts are over: those that failed, and no more than the deaths of processes may have cost. */

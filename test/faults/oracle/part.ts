@@ -71,7 +71,10 @@ export class Part {
     this.#said = [];
     this.#isEnding = false;
     child.on('error', failed);
-    child.on('message', message => this.#hear(message as Said));
+    child.on('message', message => {
+      // What one has said before it was killed may come when the next one runs.
+      if (this.#child === child) this.#hear(message as Said);
+    });
     child.on('exit', (code, signal) => {
       for (const { resolve } of this.#waiters.splice(0)) resolve(undefined);
       // A process that is killed was killed by a fault; one that ends with a code has done so by itself.
