@@ -171,7 +171,7 @@ export class Deliveries implements IntakeOwner {
     const key = `${sender.instance}${revived}${channel === undefined ? '' : `/${channel}`}`;
     let memory = this.#memories.get(key);
     if (memory === undefined) {
-      memory = { highest: 0, handled: new RangeSet(), open: new Set(), rejected: new Map() };
+      memory = { highest: 0, handled: new RangeSet(), open: new Set(), rejected: new Map(), attempted: new Map() };
       this.#memories.set(key, memory);
     }
     return memory;
@@ -272,6 +272,7 @@ export class Deliveries implements IntakeOwner {
   /** An attempt that failed and whose record was not confirmed by the connection that is gone, and will not be. */
   #goOn({ work, index, runner, attempt }: Waiting): void {
     if (this.#remembers && isExpectedAgain(work) && !this.#kept.has(work.channel)) {
+      work.noteAttempt(index, attempt);
       work.abandon(index);
       runner.giveUp();
     } else {

@@ -21,6 +21,9 @@ const MAX_RANGES = 100_000;
 /** Rejections that are remembered of one sender; the oldest are forgotten beyond this. */
 const MAX_REJECTIONS = 10_000;
 
+/** Attempts that are remembered of one sender's messages; the oldest are forgotten beyond this. */
+const MAX_ATTEMPTED = 10_000;
+
 /** What is remembered of a sending instance's positions, for one subscription when a message can match several. */
 export interface Memory {
   highest: number;
@@ -28,6 +31,8 @@ export interface Memory {
   readonly open: Set<Intake>;
   /** What was said of handled positions that were rejected, oldest first. */
   readonly rejected: Map<number, Rejection>;
+  /** The attempt at positions that failed here and come again, oldest first: perhaps in a copy that knows nothing of it. */
+  readonly attempted: Map<number, number>;
 }
 
 /** Why a message was not handled after all. */
@@ -193,8 +198,10 @@ export class Intake implements Work {
   }
 
   /** The attempt that a message came for. */
-  attemptOf(_index: number): number {
-    return this.#input.note?.attempt ?? 1;
+  attemptOf(index: number): number {
+    const { note, memory, batch } = this.#input;
+    const attempt = note?.attempt ?? 1;
+    return memory.attempted.size === 0 ? attempt : Math.max(attempt, memory.attempted.get(batch.first + index) ?? 1);
   }
 
   end(index: number): void {
@@ -212,10 +219,17 @@ export class Intake implements Work {
     this.#close();
   }
 
+  noteAttempt(index: number, attempt: number): void {
+    const { memory, batch } = this.#input;
+    memory.attempted.set(batch.first + index, attempt);
+    if (memory.attempted.size > MAX_ATTEMPTED) dropFirst(memory.attempted);
+  }
+
   /** Every handler has ended it, or one has rejected it and no other will have it: it does not come again. */
   #finish(index: number): void {
     const { memory, batch } = this.#input;
     memory.handled.add(batch.first + index, 1);
+    memory.attempted.delete(batch.first + index);
     if (memory.handled.rangeCount > MAX_RANGES) dropOldest(memory.handled);
     const rejection = this.#rejected?.get(index);
     if (rejection !== undefined) {

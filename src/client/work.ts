@@ -33,8 +33,10 @@ export interface Work {
   readonly hasSeveralRunners: boolean;
   /** The message, decoded; undefined when it must not be handled (damaged, expired): that is taken care of. */
   take(index: number): BroadcastMessage | undefined;
-  /** The attempt that a message came for. */
+  /** The attempt that a message came for, or a later one that is to be made here. */
   attemptOf(index: number): number;
+  /** It is forgotten and comes again: that attempt has failed, uncharged, and none before it is made here any more. */
+  noteAttempt(index: number, attempt: number): void;
   /** The handler has ended, or will not be run. */
   end(index: number): void;
   /** Asks for another attempt; the runner is called back (`retry`) when it is recorded. False: there will be none. */

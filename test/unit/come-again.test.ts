@@ -20,7 +20,11 @@ function scene(handler: (started: number, redelivered: boolean) => unknown, ...o
   const failed: number[] = [];
   const rejected: number[] = [];
   const released: unknown[] = [];
-  const first: MessageHandler = (_, { redelivered }) => handler(++started, redelivered);
+  const attempts: number[] = [];
+  const first: MessageHandler = (_, { redelivered, attempt }) => {
+    attempts.push(attempt);
+    return handler(++started, redelivered);
+  };
   const [runner, ...further] = [first, ...others].map(
     each =>
       new Runner(
@@ -51,7 +55,7 @@ function scene(handler: (started: number, redelivered: boolean) => unknown, ...o
   };
   const deliveries = new Deliveries(host);
   deliveries.renew(true, [], LIMITS);
-  return { clock, deliveries, runner, further, failed, rejected, released, starts: () => started };
+  return { clock, deliveries, runner, further, failed, rejected, released, attempts, starts: () => started };
 }
 
 const batch = batchOf('x', [encodeBody('once')]);
@@ -132,6 +136,19 @@ it('a message that comes again on a new connection is acknowledged there, by its
 });
 
 describe('a handler that fails when its connection is gone and a new one is up', () => {
+  it('is not told an earlier attempt than that, also where another copy of the message comes that knows nothing of it', () => {
+    const { deliveries, attempts } = scene(started => {
+      if (started === 1) throw new Error('no');
+    });
+    deliveries.receive(batch, { ...AGAIN, attempt: 2 });
+    deliveries.renew(true, [], LIMITS);
+    deliveries.receive(batch, AGAIN);
+    expect(attempts).toEqual([2, 2]);
+    // It is over.
+    deliveries.receive(batchOf('x', [encodeBody('next')], 2), undefined);
+    expect(attempts).toEqual([2, 2, 1]);
+  });
+
   it('leaves the message to the server, which sends it again', async () => {
     const { promise, open } = gate();
     const { deliveries, starts, runner } = scene(started =>

@@ -338,8 +338,7 @@ export class Model {
     // From the second on, attempts are recorded before they are made; a server in memory forgets them.
     const known = before.filter(({ run }) => this.isDurable || run === this.run).map(start => start.attempt);
     const least = Math.max(0, ...known.filter(other => other > 1));
-    // The share of an instance that will not come back has attempts of its own.
-    if (attempt < least && !duty.isShareLoose) this.fail(`${what} as attempt ${attempt} after attempt ${least}`);
+    if (attempt < least) this.fail(`${what} as attempt ${attempt} after attempt ${least}`);
   }
 
   /** So many attempts are over: those that failed, and no more than the deaths of processes may have cost. */
