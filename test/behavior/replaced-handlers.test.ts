@@ -1,9 +1,9 @@
 /** A handler that is taken away while messages come, and another one in its place: order is kept, and nothing is lost. */
 import { describe, expect, it } from 'vitest';
-import { BroadcastMessage, type BroadcastClient, type MessageHandler } from '../../src/index.js';
-import { connectedClient, gate, Inbox, newClient, startServer } from '../helpers/scene.js';
+import { BroadcastMessage, type BroadcastClient, type BroadcastServer, type MessageHandler } from '../../src/index.js';
+import { connectedClient, gate, Inbox, newClient, startServer, type EngineKind } from '../helpers/scene.js';
 import { TestClock } from '../../src/testing/index.js';
-import { startProxy } from '../helpers/proxy.js';
+import { startProxy, type Proxy } from '../helpers/proxy.js';
 
 const once = (client: BroadcastClient, event: 'online' | 'offline'): Promise<void> =>
   new Promise(resolve => client.once(event, () => resolve()));
@@ -31,14 +31,35 @@ async function reader(port: number, handler: MessageHandler): Promise<{ client: 
   return { client, remove };
 }
 
+/** So many messages have come to a reader whose handler is at the first of them; behind a proxy, if asked for. */
+async function running({
+  kind = 'memory',
+  count = 3,
+  isProxied = false,
+}: { kind?: EngineKind; count?: number; isProxied?: boolean } = {}): Promise<{
+  port: number;
+  server: BroadcastServer;
+  proxy: Proxy | undefined;
+  first: ReturnType<typeof held>;
+  client: BroadcastClient;
+  remove: () => void;
+  sender: BroadcastClient;
+}> {
+  const { port, server } = await startServer(kind);
+  const proxy = isProxied ? await startProxy(port) : undefined;
+  const first = held();
+  const { client, remove } = await reader(proxy?.port ?? port, first.handler);
+  const sender = await connectedClient(port);
+  for (const n of numbers(count)) sender.sendMessage(toRoom(n));
+  await first.started.reached(1);
+  await sender.flush();
+  await client.flush();
+  return { port, server, proxy, first, client, remove, sender };
+}
+
 describe('a handler that takes the place of another one', () => {
   it('starts when that one has ended, with what had not started', async () => {
-    const { port } = await startServer('memory');
-    const first = held();
-    const { client, remove } = await reader(port, first.handler);
-    const sender = await connectedClient(port);
-    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
-    await first.started.reached(1);
+    const { first, client, remove, sender } = await running();
     remove();
     const inbox = new Inbox();
     client.onMessage('room', ({ data }) => inbox.push(data));
@@ -53,12 +74,7 @@ describe('a handler that takes the place of another one', () => {
   });
 
   it.each(['at once', 'later'])('has what that one failed with first, if it is added %s', async when => {
-    const { port } = await startServer('disk');
-    const first = held();
-    const { client, remove } = await reader(port, first.handler);
-    const sender = await connectedClient(port);
-    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
-    await first.started.reached(1);
+    const { first, client, remove } = await running({ kind: 'disk' });
     remove();
     if (when === 'later') await client.flush();
     const inbox = new Inbox();
@@ -71,20 +87,14 @@ describe('a handler that takes the place of another one', () => {
   });
 
   it('has it first across a lost connection', async () => {
-    const { port, server } = await startServer('memory');
-    const proxy = await startProxy(port);
-    const first = held();
-    const { client, remove } = await reader(proxy.port, first.handler);
-    const sender = await connectedClient(port);
-    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
-    await first.started.reached(1);
+    const { first, client, remove, server, proxy } = await running({ isProxied: true });
     remove();
     const inbox = new Inbox();
     client.onMessage('room', ({ data }) => inbox.push(data));
     const gone = new Inbox();
     server.on('disconnect', gone.push);
     const back = once(client, 'online');
-    proxy.cut();
+    proxy?.cut();
     await gone.reached(1);
     await back;
     await client.flush();
@@ -119,12 +129,7 @@ describe('a handler that takes the place of another one', () => {
   });
 
   it('does not wait for it where the subscription was ended between them', async () => {
-    const { port } = await startServer('memory');
-    const first = held();
-    const { client } = await reader(port, first.handler);
-    const sender = await connectedClient(port);
-    sender.sendMessage(toRoom(0));
-    await first.started.reached(1);
+    const { first, client, sender } = await running({ count: 1 });
     await client.unsubscribe('room');
     const inbox = new Inbox();
     client.onMessage('room', ({ data }) => inbox.push(data));
@@ -138,12 +143,7 @@ describe('a handler that takes the place of another one', () => {
   });
 
   it('does not wait for it where several are handled at a time', async () => {
-    const { port } = await startServer('memory');
-    const first = held();
-    const { client, remove } = await reader(port, first.handler);
-    const sender = await connectedClient(port);
-    sender.sendMessage(toRoom(0));
-    await first.started.reached(1);
+    const { first, client, remove, sender } = await running({ count: 1 });
     remove();
     const inbox = new Inbox();
     client.onMessage('room', ({ data }) => inbox.push(data), { concurrency: 2 });
@@ -174,14 +174,7 @@ describe('handlers beside each other that are taken away', () => {
   });
 
   it('leave what came for them alone to those that remain', async () => {
-    const { port } = await startServer('memory');
-    const first = held();
-    const { client, remove } = await reader(port, first.handler);
-    const sender = await connectedClient(port);
-    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
-    await first.started.reached(1);
-    await sender.flush();
-    await client.flush();
+    const { first, client, remove, sender } = await running();
     const inbox = new Inbox();
     client.onMessage('room', ({ data }) => inbox.push(data));
     remove();
@@ -193,14 +186,7 @@ describe('handlers beside each other that are taken away', () => {
   });
 
   it('leave what one of them has failed with to those that remain', async () => {
-    const { port } = await startServer('memory');
-    const first = held();
-    const { client, remove } = await reader(port, first.handler);
-    const sender = await connectedClient(port);
-    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
-    await first.started.reached(1);
-    await sender.flush();
-    await client.flush();
+    const { first, client, remove } = await running();
     const inbox = new Inbox();
     client.onMessage('room', ({ data }) => inbox.push(data));
     remove();
@@ -209,12 +195,7 @@ describe('handlers beside each other that are taken away', () => {
   });
 
   it('are predecessors even if another one was there for a while', async () => {
-    const { port } = await startServer('memory');
-    const first = held();
-    const { client, remove } = await reader(port, first.handler);
-    const sender = await connectedClient(port);
-    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
-    await first.started.reached(1);
+    const { first, client, remove, sender } = await running();
     const inbox = new Inbox();
     const removeOther = client.onMessage('room', ({ data }) => inbox.push(`other ${String(data)}`));
     remove();
@@ -246,15 +227,7 @@ describe('handlers beside each other that are taken away', () => {
   });
 
   it('have their order across a lost connection, each its own', async () => {
-    const { port, server } = await startServer('memory');
-    const proxy = await startProxy(port);
-    const first = held();
-    const { client } = await reader(proxy.port, first.handler);
-    const sender = await connectedClient(port);
-    for (const n of numbers(2)) sender.sendMessage(toRoom(n));
-    await first.started.reached(1);
-    await sender.flush();
-    await client.flush();
+    const { first, client, sender, server, proxy } = await running({ count: 2, isProxied: true });
     const inbox = new Inbox();
     client.onMessage('room', ({ data }) => inbox.push(data));
     sender.sendMessage(toRoom(2));
@@ -262,7 +235,7 @@ describe('handlers beside each other that are taken away', () => {
     const gone = new Inbox();
     server.on('disconnect', gone.push);
     const back = once(client, 'online');
-    proxy.cut();
+    proxy?.cut();
     await gone.reached(1);
     await back;
     await client.flush();
@@ -277,14 +250,7 @@ describe('handlers beside each other that are taken away', () => {
   });
 
   it('are held at once, also where one takes another away while it runs', async () => {
-    const { port } = await startServer('memory');
-    const first = held();
-    const { client, remove } = await reader(port, first.handler);
-    const sender = await connectedClient(port);
-    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
-    await first.started.reached(1);
-    await sender.flush();
-    await client.flush();
+    const { first, client, remove, sender } = await running();
     const inbox = new Inbox();
     client.onMessage('room', ({ data }) => {
       inbox.push(data);
@@ -359,14 +325,7 @@ describe('handlers beside each other that are taken away', () => {
   });
 
   it('are not started while another one is taken away, or the subscription ends', async () => {
-    const { port } = await startServer('memory');
-    const first = held();
-    const { client } = await reader(port, first.handler);
-    const sender = await connectedClient(port);
-    for (const n of numbers(3)) sender.sendMessage(toRoom(n));
-    await first.started.reached(1);
-    await sender.flush();
-    await client.flush();
+    const { first, client } = await running();
     const inbox = new Inbox();
     client.onMessage('room', ({ data }) => inbox.push(data));
     const ended = client.unsubscribe('room');
@@ -404,14 +363,7 @@ it('a handler that replaces itself at each message gets all of them, however man
 });
 
 it('what a handler had that is replaced while the server is away goes on with the next one', async () => {
-  const { port, server } = await startServer('memory');
-  const first = held();
-  const { client, remove } = await reader(port, first.handler);
-  const sender = await connectedClient(port);
-  for (const n of numbers(3)) sender.sendMessage(toRoom(n));
-  await first.started.reached(1);
-  await sender.flush();
-  await client.flush();
+  const { first, client, remove, sender, server, port } = await running();
   const offline = once(client, 'offline');
   await sender.close();
   await server.stop();
