@@ -264,11 +264,22 @@ describe('a message with a time to live', () => {
   });
 });
 
-it('the death of a process is on record before the next one is given what it may have died of', async () => {
+/** A memory engine whose commits, from `hold()` on, do not return before what that returns is called. */
+function patientEngine(): { engine: Engine; hold: () => () => void } {
   const engine = memoryEngine();
   const commit = engine.commit.bind(engine);
-  let hold: Promise<void> = Promise.resolve();
-  engine.commit = () => hold.then(commit);
+  let held: Promise<void> = Promise.resolve();
+  engine.commit = () => held.then(commit);
+  const hold = (): (() => void) => {
+    const { promise, open } = gate();
+    held = promise;
+    return open;
+  };
+  return { engine, hold };
+}
+
+it('the death of a process is on record before the next one is given what it may have died of', async () => {
+  const { engine, hold } = patientEngine();
   const charged = gate();
   const attempt = engine.attempt.bind(engine);
   engine.attempt = (queue, handle, attempts) => {
@@ -283,8 +294,7 @@ it('the death of a process is on record before the next one is given what it may
   await first.next(FRAME.MESSAGES);
   const second = await RawPeer.open(port, { name: 'w' });
   await second.subscribe('', 5);
-  const { promise, open } = gate();
-  hold = promise;
+  const open = hold();
   first.socket.destroy();
   await charged.promise;
   for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
@@ -297,10 +307,7 @@ it('the death of a process is on record before the next one is given what it may
 it.each(['stored before', 'only in memory'])(
   'what has become a dead letter is told of once the store knows it: its sender would hear it twice after a crash (%s)',
   async how => {
-    const engine = memoryEngine();
-    const commit = engine.commit.bind(engine);
-    let hold: Promise<void> = Promise.resolve();
-    engine.commit = () => hold.then(commit);
+    const { engine, hold } = patientEngine();
     const moved = gate();
     const move = engine.move.bind(engine);
     engine.move = (...args) => {
@@ -329,8 +336,7 @@ it.each(['stored before', 'only in memory'])(
     }
     await reader.connect();
     if (how !== 'stored before') send();
-    const { promise, open } = gate();
-    hold = promise;
+    const open = hold();
     handle();
     await moved.promise;
     for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
