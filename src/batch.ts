@@ -128,7 +128,7 @@ export function idCounters(batch: Pick<Batch, 'idBase' | 'count' | 'items'> & Pa
 }
 
 /** The id counter of one message of a batch. */
-export function idCounterAt(batch: Batch, index: number): number {
+export function idCounterAt(batch: Pick<Batch, 'idBase' | 'items'>, index: number): number {
   let at = 0;
   let next = batch.idBase;
   for (let i = 0; ; i++) {

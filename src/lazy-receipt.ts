@@ -20,19 +20,40 @@ interface Deferred {
 
 const NO_FAILURES: readonly DeliveryFailure[] = Object.freeze([]);
 
+/** What knows the outcome of a receipt that nobody has looked at yet. */
+export interface ReceiptSource {
+  /** Tells the receipt of this index what is known, and later what becomes known. */
+  watch(index: number, receipt: LazyReceipt): void;
+}
+
+/** What a receipt has been told. */
+interface Told {
+  status: Receipt['status'] | undefined;
+  durability: Receipt['durability'];
+  error: BroadcastError | undefined;
+  failures: FailureRun[] | undefined;
+  deferred: Deferred | undefined;
+}
+
 export class LazyReceipt implements Promise<Receipt> {
   // Not the id's text: it would live as long as the receipt, and few ask for it.
   readonly #prefix: string;
   readonly #counter: number;
-  #status: Receipt['status'] | undefined;
-  #durability: Receipt['durability'] = 'none';
-  #error: BroadcastError | undefined;
-  #failures: FailureRun[] | undefined;
-  #deferred: Deferred | undefined;
+  /** Where it learns its outcome when somebody looks at it; without one, or once it has asked there, it is told. */
+  #source: ReceiptSource | undefined;
+  #index = 0;
+  /** Made when there is something to keep: most receipts are thrown away before. */
+  #known: Told | undefined;
 
   constructor({ prefix, counter }: MessageId) {
     this.#prefix = prefix;
     this.#counter = counter;
+  }
+
+  /** Its outcome is kept there until somebody looks at it. */
+  learnFrom(source: ReceiptSource, index: number): void {
+    this.#source = source;
+    this.#index = index;
   }
 
   get [Symbol.toStringTag](): string {
@@ -44,46 +65,69 @@ export class LazyReceipt implements Promise<Receipt> {
   }
 
   get isSettled(): boolean {
-    return this.#status !== undefined || this.#error !== undefined;
+    const known = this.#known;
+    return known !== undefined && (known.status !== undefined || known.error !== undefined);
+  }
+
+  get #told(): Told {
+    return (this.#known ??= {
+      status: undefined,
+      durability: 'none',
+      error: undefined,
+      failures: undefined,
+      deferred: undefined,
+    });
   }
 
   addFailure(run: FailureRun): void {
+    const told = this.#told;
     // A literal of one takes a tenth of what the first push to an empty array sets aside.
-    if (this.#failures === undefined) this.#failures = [run];
-    else this.#failures.push(run);
+    if (told.failures === undefined) told.failures = [run];
+    else told.failures.push(run);
   }
 
   /** Another run of the server decides anew. */
   forgetFailures(): void {
-    this.#failures = undefined;
+    if (this.#known !== undefined) this.#known.failures = undefined;
   }
 
   settle(status: Receipt['status'], durability: Receipt['durability']): void {
     if (this.isSettled) return;
-    this.#status = status;
-    this.#durability = durability;
-    this.#deferred?.resolve(this.#receipt(status));
+    const told = this.#told;
+    told.status = status;
+    told.durability = durability;
+    told.deferred?.resolve(this.#receipt(told, status));
   }
 
   fail(error: BroadcastError): void {
     if (this.isSettled) return;
-    this.#error = error;
-    this.#deferred?.reject(error);
+    const told = this.#told;
+    told.error = error;
+    told.deferred?.reject(error);
   }
 
-  #receipt(status: Receipt['status']): Receipt {
+  #receipt(told: Told, status: Receipt['status']): Receipt {
     const { id } = this;
     const failures: DeliveryFailure[] = [];
-    for (const { failure } of this.#failures ?? []) {
+    for (const { failure } of told.failures ?? []) {
       const { count: _, ...own } = failure;
       // Who waited for it has it by then, or has a final one.
       if (own.final || status === 'stored') failures.push({ ...own, messageId: id });
     }
-    return { id, status, durability: this.#durability, failures: failures.length > 0 ? failures : NO_FAILURES };
+    return { id, status, durability: told.durability, failures: failures.length > 0 ? failures : NO_FAILURES };
+  }
+
+  /** Somebody looks at it. */
+  protected ask(): void {
+    const source = this.#source;
+    this.#source = undefined;
+    source?.watch(this.#index, this);
   }
 
   #promise(): Promise<Receipt> {
-    if (this.#deferred === undefined) {
+    const told = this.#told;
+    if (told.deferred === undefined) {
+      this.ask();
       let resolve!: Deferred['resolve'];
       let reject!: Deferred['reject'];
       const promise = new Promise<Receipt>((yes, no) => {
@@ -91,11 +135,11 @@ export class LazyReceipt implements Promise<Receipt> {
         reject = no;
       });
       promise.catch(() => undefined); // what nobody awaits must not end the process
-      this.#deferred = { promise, resolve, reject };
-      if (this.#error !== undefined) reject(this.#error);
-      else if (this.#status !== undefined) resolve(this.#receipt(this.#status));
+      told.deferred = { promise, resolve, reject };
+      if (told.error !== undefined) reject(told.error);
+      else if (told.status !== undefined) resolve(this.#receipt(told, told.status));
     }
-    return this.#deferred.promise;
+    return told.deferred.promise;
   }
 
   then<A = Receipt, B = never>(
@@ -117,6 +161,11 @@ export class LazyReceipt implements Promise<Receipt> {
 /** A receipt that says when it is settled, for those few that somebody must know of. */
 export class WatchedReceipt extends LazyReceipt {
   onSettled: (() => void) | undefined;
+
+  override learnFrom(source: ReceiptSource, index: number): void {
+    super.learnFrom(source, index);
+    this.ask();
+  }
 
   override settle(status: Receipt['status'], durability: Receipt['durability']): void {
     super.settle(status, durability);

@@ -8,7 +8,11 @@ export const MAX_PLAIN_DEPTH = 64;
 /** Objects in one value above which a set finds repeats faster than a look along the list. */
 const MAX_LISTED = 12;
 /** Texts up to this length are written by a loop, which is faster than a call into the runtime. */
-const SHORT_TEXT = 64;
+const SHORT_TEXT = 32;
+/** Texts up to this length get room for the longest UTF-8 that they can have. */
+const ROOMY_TEXT = 1024;
+/** Bytes of the longest head. */
+const MAX_HEAD = 5;
 /** Bytes that a number, a short text or a head takes at most. */
 const SMALL = 3 * SHORT_TEXT + 8;
 
@@ -257,13 +261,28 @@ export class PlainEncoder {
   }
 
   #longText(text: string): void {
-    if (!(text as string & { isWellFormed(): boolean }).isWellFormed()) throw NOT_PLAIN;
-    const bytes = Buffer.byteLength(text);
-    this.#reserve(bytes + 5);
+    const { length } = text;
+    // To count the bytes before is a call more, worth it only where there would be much room for nothing.
+    const most = length <= ROOMY_TEXT ? 3 * length : Buffer.byteLength(text);
+    this.#reserve(most + MAX_HEAD);
+    const buffer = this.buffer;
+    const head = textHead(length);
+    const start = this.#at + head;
+    const bytes = buffer.write(text, start);
+    // Only what is not ASCII can have half a character, for which there is no UTF-8.
+    if (bytes !== length && !(text as string & { isWellFormed(): boolean }).isWellFormed()) throw NOT_PLAIN;
+    if (textHead(bytes) !== head) buffer.copyWithin(this.#at + textHead(bytes), start, start + bytes);
     if (bytes > 31 && bytes <= 0xff) {
-      this.buffer[this.#at++] = 0xd9;
-      this.buffer[this.#at++] = bytes;
+      buffer[this.#at++] = 0xd9;
+      buffer[this.#at++] = bytes;
     } else this.#head(bytes, 0xa0, 32, 0xda);
-    this.#at += this.buffer.write(text, this.#at, 'utf8');
+    this.#at += bytes;
   }
+}
+
+/** Bytes before a text of so many. */
+function textHead(bytes: number): number {
+  if (bytes < 32) return 1;
+  if (bytes <= 0xff) return 2;
+  return bytes <= 0xffff ? 3 : MAX_HEAD;
 }

@@ -3,13 +3,14 @@
  * once they are safe, and told then. A server that ends before has forgotten it, and the next one, which is sent them again,
  * decides anew: the recipient may have them after all.
  */
-import type { FailureRun, LazyReceipt } from '../lazy-receipt.js';
+import type { FailureRun } from '../lazy-receipt.js';
 import type { DeliveryFailure } from '../receipts.js';
+import { partsOf } from './batch-receipts.js';
 
 interface Held {
   readonly run: FailureRun;
-  /** Of its messages, in their order; those that are gone from the outbox have none. */
-  readonly receipts: readonly (LazyReceipt | undefined)[];
+  /** The id of the message at a position; those that are gone from the outbox have none. */
+  readonly idAt: (position: number) => string | undefined;
   /** Of its messages, so many are not safe. */
   open: number;
 }
@@ -21,6 +22,10 @@ export class FinalFailures {
   readonly #held = new Map<number, Held[]>();
   /** What was said, and the first position behind it: a server that is met again says it again. */
   readonly #said = new Map<string, number>();
+
+  get isEmpty(): boolean {
+    return this.#held.size === 0;
+  }
 
   /** Notes what is said; false when it was said before. */
   note(run: FailureRun): boolean {
@@ -39,8 +44,8 @@ export class FinalFailures {
   }
 
   /** Holds back what is not true before these of its messages are safe. */
-  hold(run: FailureRun, receipts: Held['receipts'], unsafe: readonly number[]): void {
-    const held = { run, receipts, open: unsafe.length };
+  hold(run: FailureRun, idAt: Held['idAt'], unsafe: readonly number[]): void {
+    const held = { run, idAt, open: unsafe.length };
     for (const position of unsafe) {
       const others = this.#held.get(position);
       if (others === undefined) this.#held.set(position, [held]);
@@ -73,11 +78,11 @@ export class FinalFailures {
     const all = [...new Set([...this.#held.values()].flat())];
     this.#held.clear();
     return all
-      .flatMap(held => partsOf(held, isKept))
-      .flatMap(({ run, receipts }) => {
-        const unsafe = receipts.map((_, i) => run.position + i).filter(position => !isSafe(position));
+      .flatMap(({ run, idAt }) => runsOf(run, idAt, isKept).map(part => ({ run: part, idAt })))
+      .flatMap(({ run, idAt }) => {
+        const unsafe = positionsOf(run).filter(position => !isSafe(position));
         if (unsafe.length === 0) return [run.failure];
-        this.hold(run, receipts, unsafe);
+        this.hold(run, idAt, unsafe);
         return NONE;
       });
   }
@@ -88,20 +93,17 @@ function keyOf({ position, failure: { target, reason, count = 1 } }: FailureRun)
   return JSON.stringify([position, count, reason, target.client, target.channel]);
 }
 
+function positionsOf({ position, failure: { count = 1 } }: FailureRun): number[] {
+  return Array.from({ length: count }, (_, i) => position + i);
+}
+
 /** The same failure for each run of messages that are kept. */
-function partsOf({ run: { position, failure }, receipts }: Held, isKept: (position: number) => boolean) {
-  const parts: { from: number; receipts: (LazyReceipt | undefined)[] }[] = [];
-  for (const [i, receipt] of receipts.entries()) {
-    if (!isKept(position + i)) continue;
-    const last = parts[parts.length - 1];
-    if (last !== undefined && last.from + last.receipts.length === i) last.receipts.push(receipt);
-    else parts.push({ from: i, receipts: [receipt] });
-  }
-  return parts.map(part => {
-    const { count: _, ...one } = failure;
-    const count = part.receipts.length;
-    const messageId = part.from === 0 ? failure.messageId : (part.receipts[0]?.id ?? failure.messageId);
-    const own = { ...one, messageId, ...(count > 1 && { count }) };
-    return { run: { position: position + part.from, failure: own }, receipts: part.receipts };
+function runsOf(run: FailureRun, idAt: Held['idAt'], isKept: (position: number) => boolean): FailureRun[] {
+  const { position, failure } = run;
+  const { count = 1, ...one } = failure;
+  return partsOf(position, position + count, isKept).map(({ from, end }) => {
+    const messageId = from === position ? failure.messageId : (idAt(from) ?? failure.messageId);
+    const own = { ...one, messageId, ...(end - from > 1 && { count: end - from }) };
+    return { position: from, failure: own };
   });
 }

@@ -229,7 +229,7 @@ export class Intake implements Work {
   #finish(index: number): void {
     const { memory, batch } = this.#input;
     memory.handled.add(batch.first + index, 1);
-    memory.attempted.delete(batch.first + index);
+    if (memory.attempted.size > 0) memory.attempted.delete(batch.first + index);
     if (memory.handled.rangeCount > MAX_RANGES) dropOldest(memory.handled);
     const rejection = this.#rejected?.get(index);
     if (rejection !== undefined) {

@@ -1,19 +1,22 @@
 /**
- * A batch of the outbox: bodies are written right into its items, behind one another, and each message knows its
- * receipt. Its envelope is what its messages have in common; a message that differs opens another batch.
+ * A batch of the outbox: bodies are written right into its items, behind one another, and their receipts learn from it what
+ * became of them. Its envelope is what its messages have in common; a message that differs opens another batch.
  */
-import { ITEM_HEADER, type Batch, type Envelope, type SenderIdentity } from '../batch.js';
+import { idCounterAt, ITEM_HEADER, type Batch, type Envelope, type SenderIdentity } from '../batch.js';
 import type { LazyReceipt } from '../lazy-receipt.js';
-import type { BroadcastMessage, MessageId } from '../message.js';
+import { formatId, type BroadcastMessage, type MessageId } from '../message.js';
 import { envelopeOf, type BodyWriter } from '../outgoing.js';
+import { BatchReceipts, partsOf } from './batch-receipts.js';
+import type { SpareBuffers } from './spare-buffers.js';
 
 /** A batch is closed when it has so many bytes or messages; the server then handles it as one. */
 const BATCH_BYTES = 64 * 1024;
 const BATCH_MESSAGES = 1024;
 const FIRST_ALLOCATION = 1024;
-const FULL_ALLOCATION = BATCH_BYTES + 4096;
+const FULL_ALLOCATION = BATCH_BYTES + 8192;
 /** The longest delta of an id. */
 export const MAX_DELTA = 8;
+const NOTHING = Buffer.alloc(0);
 /** Room for a body before it is known. */
 const FIRST_ROOM = 256;
 
@@ -24,13 +27,17 @@ export class OutBatch {
   readonly #client: string | null;
   readonly #headers: Readonly<Record<string, string>>;
   readonly first: number;
+  readonly #spare: SpareBuffers;
   readonly #idBase: number;
   /** Monotonic time at which it was opened and its messages expire; without a time to live 0 and Infinity. */
   readonly #openedAt: number;
   readonly expiresAt: number;
-  readonly receipts: LazyReceipt[] = [];
+  /** Of messages whose final outcome is waited for the outbox keeps the receipts. */
+  readonly receipts = new BatchReceipts();
   count = 0;
   #lastId: number;
+  /** The counter of each message's id is one more than that of the message before it, as is usual. */
+  #isGapless = true;
   #buffer: Buffer;
   /** The message that was written last: in which buffer, and where its body begins and ends. */
   #written: Buffer;
@@ -56,6 +63,7 @@ export class OutBatch {
     tracked: boolean,
     now: number,
     expected: number,
+    spare: SpareBuffers,
   ) {
     const { headers, ttl } = message;
     this.envelope = envelopeOf(message, id.prefix, tracked);
@@ -67,7 +75,8 @@ export class OutBatch {
     this.#lastId = id.counter - 1;
     this.#openedAt = now;
     this.expiresAt = ttl === undefined ? Infinity : now + ttl;
-    this.#buffer = Buffer.allocUnsafe(Math.min(FULL_ALLOCATION, Math.max(FIRST_ALLOCATION, (expected * 9) >> 3)));
+    this.#spare = spare;
+    this.#buffer = spare.take(Math.min(FULL_ALLOCATION, Math.max(FIRST_ALLOCATION, (expected * 9) >> 3)));
     this.#written = this.#buffer;
   }
 
@@ -92,6 +101,11 @@ export class OutBatch {
 
   get items(): Buffer {
     return this.#buffer.subarray(0, this.size);
+  }
+
+  /** The position behind its last message. */
+  get end(): number {
+    return this.first + this.count;
   }
 
   get isFull(): boolean {
@@ -136,7 +150,10 @@ export class OutBatch {
     const buffer = this.#roomFor(ITEM_HEADER + MAX_DELTA + bytes);
     const delta = counter - (this.#lastId + 1);
     const at = this.size + ITEM_HEADER;
-    if (delta !== 0) return writeDelta(buffer, at, delta);
+    if (delta !== 0) {
+      this.#isGapless = false;
+      return writeDelta(buffer, at, delta);
+    }
     buffer[at] = 0;
     return at + 1;
   }
@@ -153,8 +170,8 @@ export class OutBatch {
     buffer[start + 3] = size >>> 24;
     this.size = end;
     this.#lastId = counter;
+    if (!this.envelope.tracked) receipt.learnFrom(this.receipts, this.count);
     this.count++;
-    this.receipts.push(receipt);
     return end - start;
   }
 
@@ -162,7 +179,7 @@ export class OutBatch {
     const needed = this.size + bytes;
     const buffer = this.#buffer;
     if (needed <= buffer.length) return buffer;
-    const larger = Buffer.allocUnsafe(Math.max(needed, Math.min(FULL_ALLOCATION, buffer.length * 4)));
+    const larger = this.#spare.take(Math.max(needed, Math.min(FULL_ALLOCATION, buffer.length * 4)));
     buffer.copy(larger, 0, 0, this.size);
     this.#buffer = larger;
     return larger;
@@ -203,8 +220,22 @@ export class OutBatch {
       return true;
     }
     this.prefix++;
-    while (this.#later?.delete(this.prefix) === true) this.prefix++;
+    this.#takeLater();
     return true;
+  }
+
+  /** Settles all from `from` to before `end`; returns the runs of those that were not settled before. */
+  settleRun(from: number, end: number): readonly { from: number; end: number }[] {
+    if (from === this.prefix && this.#later === undefined) {
+      this.prefix = end;
+      return [{ from, end }];
+    }
+    return partsOf(from, end, index => this.settle(index));
+  }
+
+  #takeLater(): void {
+    while (this.#later?.delete(this.prefix) === true) this.prefix++;
+    if (this.#later?.size === 0) this.#later = undefined;
   }
 
   get isUntouched(): boolean {
@@ -212,15 +243,26 @@ export class OutBatch {
   }
 
   /** Runs of messages that are neither settled nor `taken`. */
-  unsettled(taken: (position: number) => boolean): { offset: number; count: number }[] {
-    const parts: { offset: number; count: number }[] = [];
-    for (let i = this.prefix; i < this.count; i++) {
-      if (this.isSettled(i) || taken(this.first + i)) continue;
-      const last = parts[parts.length - 1];
-      if (last !== undefined && last.offset + last.count === i) last.count++;
-      else parts.push({ offset: i, count: 1 });
-    }
-    return parts;
+  unsettled(taken: (position: number) => boolean): readonly { from: number; end: number }[] {
+    return partsOf(this.prefix, this.count, i => !this.isSettled(i) && !taken(this.first + i));
+  }
+
+  /**
+   * It is gone from the outbox: the server has told what became of it, or it was never sent, so that nothing that is still
+   * to be written refers to its buffer. Where the ids cannot be counted off it is kept for them.
+   */
+  release(): void {
+    if (!this.#isGapless) return;
+    this.#spare.give(this.#buffer);
+    this.#buffer = NOTHING;
+    this.#written = NOTHING;
+  }
+
+  /** The id of a message. */
+  idAt(index: number): string {
+    const idBase = this.#idBase;
+    const counter = this.#isGapless ? idBase + index : idCounterAt({ idBase, items: this.items }, index);
+    return formatId(this.envelope.idPrefix, counter);
   }
 }
 

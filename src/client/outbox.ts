@@ -16,9 +16,11 @@ import type { WireOutcome } from '../protocol/frames.js';
 import { encodeMessagesHeader, type AliasSource } from '../protocol/messages.js';
 import { RangeSet } from '../range-set.js';
 import type { DeliveryFailure, FailureReason } from '../receipts.js';
+import type { Verdict } from './batch-receipts.js';
 import { FinalFailures } from './final-failures.js';
 import { MAX_DELTA, OutBatch } from './out-batch.js';
 import { oversize } from './oversize.js';
+import { SpareBuffers } from './spare-buffers.js';
 
 /** What the outbox needs of its client. */
 export interface OutboxHost {
@@ -56,9 +58,12 @@ export interface Known {
   readonly sameRun: boolean;
 }
 
+const NOT_DELIVERED: Verdict = { status: 'undelivered', durability: 'none' };
+
 export class Outbox {
   readonly #host: OutboxHost;
   readonly #batches = new Deque<OutBatch>();
+  readonly #spare = new SpareBuffers();
   /** Receipts that wait for the final outcome, by position. */
   readonly #tracked = new Map<number, LazyReceipt>();
   #nextPosition = 1;
@@ -164,7 +169,7 @@ export class Outbox {
 
   #newBatch(message: BroadcastMessage, id: MessageId, tracked: boolean, now: number): OutBatch {
     const size = this.#batches.last()?.size ?? this.#lastSize;
-    return new OutBatch(message, id, this.#nextPosition, tracked, now, size);
+    return new OutBatch(message, id, this.#nextPosition, tracked, now, size, this.#spare);
   }
 
   #open(batch: OutBatch, now: number): void {
@@ -214,9 +219,11 @@ export class Outbox {
     this.#ended.push(...this.#final.forget(position => isSafe(position) || this.#taken.has(position), isSafe));
     for (const batch of this.#batches) {
       if (!batch.isWritten) continue;
-      for (let i = batch.prefix; i < batch.count; i++)
-        if (!batch.isSettled(i) && !this.#taken.has(batch.first + i)) batch.receipts[i]?.forgetFailures();
+      batch.receipts.forgetFailures(i => !batch.isSettled(i) && !this.#taken.has(batch.first + i));
     }
+    for (const [position, receipt] of this.#tracked)
+      if (!isSafe(position) && !this.#taken.has(position) && this.#find(position)?.isWritten === true)
+        receipt.forgetFailures();
   }
 
   offline(): void {
@@ -258,9 +265,9 @@ export class Outbox {
     if (isWhole) this.#writePart(whole, connection);
     else {
       const isTaken = (position: number): boolean => isWritten && this.#taken.has(position);
-      for (const { offset, count } of batch.unsettled(isTaken)) {
-        if (now < batch.expiresAt) this.#writePart(sliceBatch(whole, offset, count), connection);
-        else this.#end(batch, 'expired', isWritten ? 1 : 0, offset, offset + count);
+      for (const { from, end } of batch.unsettled(isTaken)) {
+        if (now < batch.expiresAt) this.#writePart(sliceBatch(whole, from, end - from), connection);
+        else this.#end(batch, 'expired', isWritten ? 1 : 0, from, end);
       }
     }
     batch.isWritten = true;
@@ -288,10 +295,28 @@ export class Outbox {
     for (const outcome of outcomes) {
       const end = outcome.first + outcome.count;
       if (end > this.#nextPosition) throw new BroadcastError('protocol-error', 'a receipt for what was not sent');
-      for (let position = outcome.first; position < end; position++) this.#settleOne(position, outcome);
+      // A tracked message is safe first, and has its final outcome then or later, perhaps when its batch is gone.
+      if (outcome.final && this.#tracked.size > 0)
+        for (let p = outcome.first; p < end; p++) this.#settleTracked(p, outcome);
+      for (const batch of this.#within(outcome.first, end)) {
+        const from = Math.max(outcome.first - batch.first, 0);
+        this.#settlePart(batch, from, Math.min(end - batch.first, batch.count), outcome);
+      }
     }
     this.#dropSettled();
     this.pump();
+  }
+
+  #settleTracked(position: number, { status, durability }: Verdict): void {
+    this.#tracked.get(position)?.settle(status, durability);
+    this.#tracked.delete(position);
+  }
+
+  #settlePart(batch: OutBatch, from: number, end: number, outcome: Verdict): void {
+    for (const run of batch.settleRun(from, end)) {
+      batch.receipts.settle(run.from, run.end, outcome);
+      this.#ends(batch.first + run.from, batch.first + run.end);
+    }
   }
 
   #isSafe(position: number): boolean {
@@ -299,41 +324,41 @@ export class Outbox {
     return batch === undefined || batch.isSettled(position - batch.first);
   }
 
-  #settleOne(position: number, { status, durability, final }: WireOutcome): void {
-    const batch = this.#find(position);
-    if (batch === undefined || batch.envelope.tracked) {
-      // A tracked message is safe first, and has its final outcome then or later.
-      if (final) {
-        this.#tracked.get(position)?.settle(status, durability);
-        this.#tracked.delete(position);
-      }
-      if (batch === undefined) return;
-    } else {
-      (batch.receipts[position - batch.first] as LazyReceipt).settle(status, durability);
-    }
-    if (batch.settle(position - batch.first)) this.#ends(position);
+  /** Messages are not this outbox's any more. */
+  #ends(first: number, end: number): void {
+    this.#messages -= end - first;
+    if (this.#final.isEmpty) return;
+    for (let position = first; position < end; position++)
+      for (const failure of this.#final.settled(position)) this.#ended.push(failure);
   }
 
-  /** A message is not this outbox's any more. */
-  #ends(position: number): void {
-    this.#messages--;
-    for (const failure of this.#final.settled(position)) this.#ended.push(failure);
+  /** The batches that have any of these positions, the first one first. */
+  *#within(first: number, end: number): Iterable<OutBatch> {
+    for (let i = this.#indexOf(first); i < this.#batches.size; i++) {
+      const batch = this.#batches.at(i);
+      if (batch.first >= end) return;
+      yield batch;
+    }
   }
 
   #find(position: number): OutBatch | undefined {
-    const head = this.#batches.peek();
-    if (head === undefined || position < head.first) return undefined;
-    if (position < head.first + head.count) return head;
+    const index = this.#indexOf(position);
+    const batch = index < this.#batches.size ? this.#batches.at(index) : undefined;
+    return batch !== undefined && position >= batch.first ? batch : undefined;
+  }
+
+  /** Index of the first batch that ends behind a position; their number when there is none. */
+  #indexOf(position: number): number {
     let low = 0;
-    let high = this.#batches.size - 1;
-    while (low <= high) {
+    let high = this.#batches.size;
+    // It is usually the oldest one.
+    if (high > 0 && this.#batches.at(0).end > position) return 0;
+    while (low < high) {
       const middle = (low + high) >> 1;
-      const batch = this.#batches.at(middle);
-      if (position < batch.first) high = middle - 1;
-      else if (position >= batch.first + batch.count) low = middle + 1;
-      else return batch;
+      if (this.#batches.at(middle).end <= position) low = middle + 1;
+      else high = middle;
     }
-    return undefined;
+    return low;
   }
 
   #dropSettled(): void {
@@ -345,6 +370,7 @@ export class Outbox {
       this.#batches.shift();
       this.#bytes -= head.size;
       this.#lastSize = head.size;
+      head.release();
       if (this.#sent === 0) continue;
       this.#sent--;
       this.#onWire -= head.count;
@@ -356,7 +382,10 @@ export class Outbox {
       this.#host.drained();
     }
     this.#final.passed(this.floor);
-    if (this.#messages === 0) this.#host.emptied();
+    if (this.#messages === 0) {
+      this.#spare.trim();
+      this.#host.emptied();
+    }
     if (this.#ended.length > 0) for (const failure of this.#ended.splice(0)) this.#host.failed(failure);
   }
 
@@ -370,18 +399,17 @@ export class Outbox {
     if (isOfThisRun && !this.#final.note(run)) return false;
     // With attempts it says that the message may arrive.
     const isDecision = isOfThisRun && failure.attempts === 0;
-    const receipts: (LazyReceipt | undefined)[] = [];
-    const unsafe: number[] = [];
     const end = position + (failure.count ?? 1);
-    for (let p = position; p < end; p++) {
-      const batch = this.#find(p);
-      const receipt = batch?.receipts[p - batch.first] ?? this.#tracked.get(p);
-      receipt?.addFailure(run);
-      if (!isDecision) continue;
-      receipts.push(receipt);
-      if (batch?.isSettled(p - batch.first) === false) unsafe.push(p);
-    }
-    if (unsafe.length > 0) this.#final.hold(run, receipts, unsafe);
+    const batches = [...this.#within(position, end)];
+    for (const { receipts, first, count } of batches)
+      receipts.addFailure(Math.max(position - first, 0), Math.min(end - first, count), run);
+    if (this.#tracked.size > 0) for (let p = position; p < end; p++) this.#tracked.get(p)?.addFailure(run);
+    if (!isDecision) return true;
+    const unsafe: number[] = [];
+    for (const batch of batches)
+      for (const part of batch.unsettled(p => p < position || p >= end))
+        for (let i = part.from; i < part.end; i++) unsafe.push(batch.first + i);
+    if (unsafe.length > 0) this.#final.hold(run, p => idIn(batches, p), unsafe);
     return unsafe.length === 0;
   }
 
@@ -433,15 +461,16 @@ export class Outbox {
   /** Messages of a batch will not arrive: their receipts and a notice say so. */
   #end(batch: OutBatch, reason: FailureReason, attempts: number, from = 0, to = batch.count): void {
     batch.isSealed = true;
+    const { channels, clients } = batch.envelope;
     for (let i = from; i < to; i++) {
-      if (!batch.settle(i)) continue;
-      this.#ends(batch.first + i);
-      const receipt = batch.receipts[i] as LazyReceipt;
-      const { channels, clients } = batch.envelope;
-      const failure = this.finalFailure({ id: receipt.id, channels, clients }, reason, attempts);
-      receipt.addFailure({ position: batch.first + i, failure });
-      receipt.settle('undelivered', 'none');
-      this.#tracked.delete(batch.first + i);
+      if (batch.isSettled(i)) continue;
+      const position = batch.first + i;
+      const failure = this.finalFailure({ id: batch.idAt(i), channels, clients }, reason, attempts);
+      const run = { position, failure };
+      batch.receipts.addFailure(i, i + 1, run);
+      this.#tracked.get(position)?.addFailure(run);
+      this.#settleTracked(position, NOT_DELIVERED);
+      this.#settlePart(batch, i, i + 1, NOT_DELIVERED);
       this.#ended.push(failure);
     }
   }
@@ -462,13 +491,18 @@ export class Outbox {
     this.#expiry?.cancel();
     // Nobody decides anew of what is not sent again.
     for (const failure of this.#final.takeAll()) this.#host.failed(failure);
-    const receipts = new Set<LazyReceipt>(this.#tracked.values());
-    for (const batch of this.#batches)
-      for (let i = batch.prefix; i < batch.count; i++) receipts.add(batch.receipts[i] as LazyReceipt);
+    const batches = [...this.#batches];
+    const tracked = [...this.#tracked.values()];
     this.#batches.clear();
     this.#tracked.clear();
     this.#messages = 0;
     this.#bytes = 0;
-    for (const receipt of receipts) receipt.fail(error);
+    for (const receipt of tracked) receipt.fail(error);
+    for (const { receipts } of batches) receipts.fail(error);
   }
+}
+
+function idIn(batches: readonly OutBatch[], position: number): string | undefined {
+  const batch = batches.find(({ first, end }) => position >= first && position < end);
+  return batch?.idAt(position - batch.first);
 }

@@ -290,6 +290,24 @@ describe('the body codec', () => {
     expect(back(value)).toEqual({ before: 'x'.repeat(30), inner: { inner: true }, after: [1, 2, 3] });
   });
 
+  // Around every length at which a text's head grows, in characters of one, two, three and four bytes.
+  it.each(['x', 'ä', '€', '😀'])('writes texts of %s of any length in their shortest form', character => {
+    for (const edge of [16, 32, 64, 128, 256, 342, 512, 1024, 16_384, 21_846, 32_768, 65_536]) {
+      for (const length of [edge - 1, edge, edge + 1]) {
+        const text = character.repeat(Math.ceil(length / character.length));
+        const bytes = encodeBody(text);
+        const size = Buffer.byteLength(text);
+        expect(bytes.length - size).toBe(size < 32 ? 1 : size < 256 ? 2 : size < 65_536 ? 3 : 5);
+        expect(decodeBody(bytes) === text).toBe(true);
+      }
+    }
+  });
+
+  it.each([20, 40, 2000])('keeps half a character at the end of a text of %i characters', length => {
+    const text = `${'x'.repeat(length)}\ud800`;
+    expect(back({ text, after: 1 })).toEqual({ text, after: 1 });
+  });
+
   it('takes values that are larger than what it keeps between calls', () => {
     const large = { text: 'ä'.repeat(200_000), list: Array.from({ length: 70_000 }, (_, i) => i) };
     const first = encodeBody(large);

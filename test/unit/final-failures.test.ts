@@ -1,7 +1,7 @@
 /** What a server says of messages that are not safe: held, told once, and decided anew by another run of it. */
 import { expect, it } from 'vitest';
 import { FinalFailures } from '../../src/client/final-failures.js';
-import { LazyReceipt, type FailureRun } from '../../src/lazy-receipt.js';
+import type { FailureRun } from '../../src/lazy-receipt.js';
 import { formatId } from '../../src/message.js';
 import type { DeliveryFailure } from '../../src/receipts.js';
 
@@ -11,7 +11,6 @@ const POSITIONS = [11, 12, 13, 14, 15];
 
 /** Five messages from position 11 on, refused together. */
 function refused(unsafe = POSITIONS): { final: FinalFailures; run: FailureRun } {
-  const receipts = [0, 1, 2, 3, 4].map(counter => new LazyReceipt({ prefix: PREFIX, counter }));
   const failure: DeliveryFailure = {
     messageId: idAt(0),
     target: { client: 'away' },
@@ -25,7 +24,7 @@ function refused(unsafe = POSITIONS): { final: FinalFailures; run: FailureRun } 
   const run = { position: 11, failure };
   const final = new FinalFailures();
   expect(final.note(run)).toBe(true);
-  final.hold(run, receipts, unsafe);
+  final.hold(run, position => idAt(position - 11), unsafe);
   return { final, run };
 }
 
