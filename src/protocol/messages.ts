@@ -36,7 +36,7 @@ export interface DecodedMessages {
   readonly batch: Batch;
   /** The alias under which the sender was written. */
   readonly senderAlias: number;
-  /** Every target was written as an alias: the frame can be forwarded as it is. */
+  /** Every target was written as an alias. */
   readonly aliased: boolean;
 }
 
@@ -140,9 +140,12 @@ function readHeaders(reader: Reader): Readonly<Record<string, string>> {
   return Object.freeze(Object.fromEntries(headers));
 }
 
-interface Remembered extends Section {
-  readonly senderAlias: number;
-  readonly bytes: Buffer;
+interface Remembered {
+  section: Section;
+  senderAlias: number;
+  /** The section's bytes are the first `length` of these. */
+  bytes: Uint8Array;
+  length: number;
 }
 
 /** Sections longer than this are read each time: a peer shall not make us keep them. */
@@ -161,21 +164,27 @@ export class EnvelopeMemo {
   find(flags: number, senderAlias: number, reader: Reader): Section | undefined {
     const { buffer, offset } = reader;
     const known = this.#slots[slotOf(flags, buffer, offset)];
-    if (known === undefined || known.flags !== flags || known.senderAlias !== senderAlias) return undefined;
-    const { bytes } = known;
-    const { length } = bytes;
+    if (known === undefined || known.section.flags !== flags || known.senderAlias !== senderAlias) return undefined;
+    const { bytes, length } = known;
     // What is missing at the end of a buffer is undefined, which equals no byte.
     for (let i = 0; i < length; i++) if (buffer[offset + i] !== bytes[i]) return undefined;
     reader.offset = offset + length;
-    return known;
+    return known.section;
   }
 
   remember(section: Section, senderAlias: number, buffer: Buffer, start: number, end: number): void {
-    if (end - start > LONGEST_REMEMBERED) return;
-    const { flags, envelope, aliased } = section;
-    // A copy: a view would keep a whole chunk of the socket's alive.
-    const bytes = Buffer.from(buffer.subarray(start, end));
-    this.#slots[slotOf(flags, buffer, start)] = { flags, envelope, aliased, senderAlias, bytes };
+    const length = end - start;
+    if (length > LONGEST_REMEMBERED) return;
+    const slot = slotOf(section.flags, buffer, start);
+    let known = this.#slots[slot];
+    // Copied: a view would keep a whole chunk of the socket's alive. And into the same place again: who sends to many
+    // channels in turn has a new section with each frame.
+    if (known === undefined || known.bytes.length < length)
+      known = this.#slots[slot] = { section, senderAlias, bytes: new Uint8Array(2 * length), length };
+    for (let i = 0; i < length; i++) known.bytes[i] = buffer[start + i] as number;
+    known.section = section;
+    known.senderAlias = senderAlias;
+    known.length = length;
   }
 }
 

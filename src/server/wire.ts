@@ -10,7 +10,7 @@ export interface Wire {
   readonly aliases: readonly number[];
 }
 
-/** The frame as it came from a client, when it uses nothing but numbers. */
+/** The frame as it came from a client. */
 export function wireAsReceived(batch: Batch, frame: Buffer, aliases: Aliases, sender: number): Wire {
   return { pieces: [frame], aliases: [sender, ...aliasesOf(batch, aliases)] };
 }
@@ -34,8 +34,7 @@ export function wireOf(batch: Batch, offset: number, count: number, aliases: Ali
   const kept = part.wire as Wire | undefined;
   // The store may hand out a batch that it kept longer than its sender's number lived.
   if (kept !== undefined && aliases.sender(kept.aliases[0] as number) !== undefined) return kept;
-  const { channels } = part.envelope;
-  for (const channel of channels) aliases.addChannel(channel);
+  for (const channel of part.envelope.channels) aliases.useChannel(channel);
   const sender = aliases.addSender(part.sender, '');
   const header = encodeMessagesHeader(part, sender, aliases, aliases.sender(sender)?.idPrefix ?? '');
   const wire: Wire = { pieces: [header, part.items], aliases: [sender, ...aliasesOf(part, aliases)] };
