@@ -29,6 +29,7 @@ export const LAYERS = [
       'batch.ts',
       'deque.ts',
       'range-set.ts',
+      'small-set.ts',
       'lazy-receipt.ts',
       'process-identity.ts',
       'version.ts',

@@ -1,6 +1,9 @@
 /** A double-ended queue on a growing ring; amortised O(1) at both ends. Depends on nothing. */
+const FIRST_LENGTH = 8;
+
 export class Deque<T> {
-  #items: (T | undefined)[] = new Array<T | undefined>(8);
+  /** A ring whose length is a power of two, or nothing: most of many deques are empty most of the time. */
+  #items: (T | undefined)[] = [];
   #head = 0;
   #size = 0;
 
@@ -47,7 +50,7 @@ export class Deque<T> {
   }
 
   clear(): void {
-    this.#items = new Array<T | undefined>(8);
+    this.#items = [];
     this.#head = 0;
     this.#size = 0;
   }
@@ -57,7 +60,7 @@ export class Deque<T> {
   }
 
   #grow(): void {
-    const items = new Array<T | undefined>(this.#items.length * 2);
+    const items = new Array<T | undefined>(Math.max(FIRST_LENGTH, this.#items.length * 2));
     for (let i = 0; i < this.#size; i++) items[i] = this.at(i);
     this.#items = items;
     this.#head = 0;

@@ -15,6 +15,7 @@ import { deadLetter } from './dead-letters.js';
 import { account, pump, pumpInstance, rewind } from './delivery.js';
 import { SELF, targetOf, type Delivery, type Instance, type Queue, type Refusal } from './model.js';
 import { PeerFault, type Range } from './ports.js';
+import { progressed } from './progress.js';
 import { sessionQueue } from './registry.js';
 import { reportFailure } from './senders.js';
 import { finish, join, leave, letGo, scheduleCommit, storeEntries } from './store.js';
@@ -24,6 +25,7 @@ export function acknowledge(ctx: Context, instance: Instance, ranges: readonly R
   for (const range of ranges) {
     let { first } = range;
     const end = range.first + range.count;
+    instance.reached = Math.max(instance.reached, end - 1);
     while (first < end) {
       const delivery = inFlightAt(instance, first);
       const start = first - delivery.number;
@@ -32,6 +34,7 @@ export function acknowledge(ctx: Context, instance: Instance, ranges: readonly R
       first += count;
     }
   }
+  progressed(ctx, instance);
   forgetDone(instance);
   pumpInstance(ctx, instance);
 }
@@ -57,8 +60,7 @@ function complete(ctx: Context, instance: Instance, delivery: Delivery, start: n
   const bytes = bytesOf(entry.batch, offset + start, count);
   account(instance, delivery, -count, -bytes);
   for (const queue of delivery.queues) {
-    queue.progressAt = ctx.clock.monotonic();
-    queue.progressTick = ctx.tick;
+    progressed(ctx, queue);
     if (delivery.handle !== 0) continue;
     letGo(queue, count, bytes);
     if (refused === undefined) noteLive(entry, queue, offset + start, count);

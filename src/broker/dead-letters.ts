@@ -4,12 +4,13 @@
  */
 import { bytesOf, sliceBatch, type Batch } from '../batch.js';
 import { BroadcastError } from '../errors.js';
-import { queueIds, type Context } from './context.js';
+import type { Context } from './context.js';
 import { SELF, targetOf, type Queue, type Session } from './model.js';
 import { sessionQueue } from './registry.js';
 import { reportFailure } from './senders.js';
 import { grow, shrink } from './store.js';
 import { settleTracked, waitsAgain } from './tracking.js';
+import { queueIds } from './queue-ids.js';
 
 interface Doomed {
   /** Handle of the message in the queue. */

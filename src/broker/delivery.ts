@@ -7,11 +7,12 @@
  */
 import { bytesOf, sliceBatch, type Batch } from '../batch.js';
 import type { StoredRun } from '../engine/engine.js';
-import { queueIds, type Context } from './context.js';
+import type { Context } from './context.js';
 import { revivalOf } from './dead-letters.js';
 import {
   SELF,
   fewestAttempts,
+  handlerOf,
   targetOf,
   type Delivery,
   type Entry,
@@ -21,11 +22,14 @@ import {
 } from './model.js';
 import { forgetLive } from './live.js';
 import { notInFlight } from './parts.js';
+import { progressed } from './progress.js';
 import type { FailureReason } from '../receipts.js';
 import type { DeliveryNote } from './ports.js';
 import { reportFailure } from './senders.js';
 import { finish, leave, letGo, shrink } from './store.js';
 import { isOnlyForOthers, taker } from './takers.js';
+import { queueIds } from './queue-ids.js';
+import { SmallSet } from '../small-set.js';
 
 /** What one read from the engine brings at most. */
 const FETCH_MESSAGES = 4096;
@@ -117,7 +121,7 @@ export function holdUntilDurable(ctx: Context, session: Session): void {
 function setAside(ctx: Context, queue: Queue, delivery: Delivery): void {
   const { session, subscription } = queue;
   if (session.instances.size > 1 || ctx.channels.get(subscription)?.sessions.size !== 1) {
-    queue.aside.push(delivery);
+    (queue.aside ??= []).push(delivery);
     return;
   }
   const { handle, count, entry, offset } = delivery;
@@ -128,7 +132,8 @@ function setAside(ctx: Context, queue: Queue, delivery: Delivery): void {
 
 /** True while older messages of the same subscription wait for any instance of the name: they go first. */
 export function sessionQueueWaits(lane: Queue): boolean {
-  return lane.session.queues.get(lane.subscription)?.waiting === true;
+  const { queues } = lane.session;
+  return queues.size > 0 && queues.get(lane.subscription)?.waiting === true;
 }
 
 /** Cuts the first `count` messages off a delivery that has not been sent. */
@@ -156,10 +161,7 @@ export function send(ctx: Context, instance: Instance, delivery: Delivery): void
   instance.inflight.push(delivery);
   account(instance, delivery, count, bytes);
   for (const queue of delivery.queues) {
-    if (queue.inflight.size === 0) {
-      queue.progressAt = ctx.clock.monotonic();
-      queue.progressTick = ctx.tick;
-    }
+    if (queue.inflight.size === 0) progressed(ctx, queue);
     queue.inflight.add(delivery);
   }
   ctx.counters.messagesOut += count;
@@ -196,8 +198,8 @@ function subscriptionsOf({ queues }: Delivery): string[] {
 export function account(instance: Instance, delivery: Delivery, messages: number, bytes: number): void {
   instance.messages += messages;
   instance.bytes = instance.messages === 0 ? 0 : instance.bytes + bytes;
-  for (const { subscription } of delivery.queues) {
-    const handler = instance.handlers.get(subscription);
+  for (const queue of delivery.queues) {
+    const handler = handlerOf(instance, queue);
     if (handler === undefined) continue;
     handler.messages = Math.max(0, handler.messages + messages);
     handler.bytes = handler.messages === 0 ? 0 : Math.max(0, handler.bytes + bytes);
@@ -273,7 +275,7 @@ export function storedEntry(ctx: Context, run: StoredRun, part: { offset: number
     sender: undefined,
     takenAt: ctx.clock.monotonic(),
     expiresAt: run.expiresAt,
-    deliveries: new Set(),
+    deliveries: new SmallSet(),
     recipients: 1,
     whole: 1,
     left: undefined,
@@ -294,11 +296,18 @@ function pumpLanes(ctx: Context, queue: Queue): void {
 
 /** Goes on with everything that may wait for room at an instance. */
 export function pumpInstance(ctx: Context, instance: Instance): void {
-  for (const [subscription, { lane }] of instance.handlers) {
-    const queue = instance.session.queues.get(subscription);
-    if (queue !== undefined && (queue.waiting || queue.live.size > 0)) pump(ctx, queue);
-    if (lane.waiting || lane.live.size > 0) pump(ctx, lane);
+  const { session, handlers } = instance;
+  for (const queue of session.eager) {
+    if ((!queue.waiting && queue.live.size === 0) || !isKept(queue)) session.eager.delete(queue);
+    else if (queue.owner === undefined ? handlers.has(queue.subscription) : queue.owner === instance) pump(ctx, queue);
   }
+}
+
+/** The queue is still its session's, or the lane its instance's. */
+function isKept(queue: Queue): boolean {
+  const { session, subscription, owner } = queue;
+  if (owner === undefined) return session.queues.get(subscription) === queue;
+  return session.instances.get(owner.id) === owner && queue.handler !== undefined;
 }
 
 // ---- expiry --------------------------------------------------------------------------------------------------------
@@ -339,10 +348,10 @@ function drop(ctx: Context, queue: Queue, delivery: Delivery): void {
 
 /** The queue is read again from `handle` on, at the latest. */
 export function rewind(queue: Queue, handle: number): void {
-  const first = Math.min(queue.fetched.peek()?.handle ?? Infinity, queue.aside[0]?.handle ?? Infinity);
+  const first = Math.min(queue.fetched.peek()?.handle ?? Infinity, queue.aside?.[0]?.handle ?? Infinity);
   const next = queue.waiting ? Math.min(queue.cursor, first) : first;
   queue.fetched.clear();
-  queue.aside = [];
+  queue.aside = undefined;
   queue.cursor = Math.min(next, handle);
   queue.rewinds++;
   queue.behind = true;
@@ -360,6 +369,7 @@ export function takeInFlight(instance: Instance): Delivery[] {
   const deliveries = [...instance.inflight].filter(delivery => delivery.done < delivery.count);
   instance.inflight.clear();
   instance.nextNumber = 1;
+  instance.reached = 0;
   instance.messages = 0;
   instance.bytes = 0;
   for (const handler of instance.handlers.values()) {

@@ -1,13 +1,14 @@
 /** What becomes of messages whose time to live is over. What is in flight is left to its receiver. */
 import type { ExpiringRun, StoredRun } from '../engine/engine.js';
 import { armExpiry } from './alarms.js';
-import { queueIds, type Context } from './context.js';
+import type { Context } from './context.js';
 import { giveUp, isExpired, newDelivery, pump, rewind, storedEntry } from './delivery.js';
 import { mergeLive, takeLive } from './live.js';
 import type { Delivery, Expiring, Queue } from './model.js';
 import { saveBacklogDoubt } from './registry.js';
 import { reportFailure } from './senders.js';
 import { settleTracked } from './tracking.js';
+import { queueIds } from './queue-ids.js';
 
 /** In flight when its time was over: looked at again after so many milliseconds, for it may be given back. */
 const LOOK_AGAIN = 1000;

@@ -5,8 +5,9 @@ import { mergeLive, takeLive } from './live.js';
 import type { Queue } from './model.js';
 import { notInFlight } from './parts.js';
 import { sessionQueue } from './registry.js';
-import { join, shrink, watch } from './store.js';
+import { join, shrink } from './store.js';
 import { settleTracked } from './tracking.js';
+import { watch } from './progress.js';
 
 /** What another instance of the name has handled counts as delivered. */
 function dropHandled(ctx: Context, lane: Queue, handle: number, count: number): void {

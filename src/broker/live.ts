@@ -15,14 +15,16 @@ export function forgetLive(queue: Queue, delivery: Delivery, count: number): voi
 
 /** Puts a live delivery behind the others of its queue; when they become too many they are stored. */
 export function enqueueLive(ctx: Context, queue: Queue, delivery: Delivery): void {
-  queue.live.push(delivery);
-  countLive(queue, delivery);
+  addLive(queue, delivery);
   const { windowMessages, windowBytes } = ctx.limits;
   if (queue.liveMessages > HELD_WINDOWS * windowMessages || queue.liveBytes > HELD_WINDOWS * windowBytes)
     ctx.overfull.add(queue);
 }
 
-function countLive(queue: Queue, { entry, offset, count }: Delivery): void {
+function addLive(queue: Queue, delivery: Delivery): void {
+  const { entry, offset, count } = delivery;
+  queue.live.push(delivery);
+  queue.session.eager.add(queue);
   queue.liveMessages += count;
   queue.liveBytes += bytesOf(entry.batch, offset, count);
 }
@@ -40,8 +42,7 @@ export function takeLive(queue: Queue): Delivery[] {
 export function mergeLive(ctx: Context, queue: Queue, deliveries: readonly Delivery[]): void {
   const inOrder = (a: Delivery, b: Delivery): number => a.entry.serial - b.entry.serial || a.offset - b.offset;
   for (const delivery of [...takeLive(queue), ...deliveries].sort(inOrder)) {
-    queue.live.push(delivery);
-    countLive(queue, delivery);
+    addLive(queue, delivery);
     armLive(ctx, queue, delivery.entry.expiresAt);
   }
 }

@@ -11,9 +11,11 @@ import type { Batch } from '../batch.js';
 import { Deque } from '../deque.js';
 import type { ExpiringRun } from '../engine/engine.js';
 import type { RangeSet } from '../range-set.js';
+import { SmallSet } from '../small-set.js';
 import type { DeliveryFailure } from '../receipts.js';
 import type { FailureMessage, HandlerDeclaration, Outcome, Outlet } from './ports.js';
 import type { Attached } from './ports.js';
+import { queueIds } from './queue-ids.js';
 
 /** The subscription to what is addressed to the client itself or to everyone. */
 export const SELF = '';
@@ -30,7 +32,7 @@ export interface Entry {
   /** Engine time, 0 for never. */
   readonly expiresAt: number;
   /** Everyone who is still to get it, or has not acknowledged all of it. */
-  readonly deliveries: Set<Delivery>;
+  readonly deliveries: SmallSet<Delivery>;
   /** Recipients, also those who are done; messages for queues that are away count when stored. */
   recipients: number;
   /** Recipients that have not finished the batch as a whole; used while `left` is undefined. */
@@ -80,17 +82,23 @@ export interface Delivery {
   charged: Map<number, Map<string, number>> | undefined;
 }
 
+/** When something was last acknowledged, or sent after a pause: by the monotonic clock, and in looks at the progress. */
+export interface Progress {
+  progressAt: number;
+  progressTick: number;
+}
+
 /** An ordered queue for one subscription: of a session (`owner` undefined), or an instance's own (a lane). */
-export class Queue {
-  /** The engine's id. */
-  readonly id: string;
+export class Queue implements Progress {
+  #id: string | undefined;
   readonly session: Session;
   readonly subscription: string;
   readonly owner: Instance | undefined;
+  /** Of a lane, while its instance handles the subscription: to look it up for each message costs more than the rest. */
+  handler: Handler | undefined;
   /** Read from the engine, next to be sent. */
   readonly fetched = new Deque<Delivery>();
-  /** There may be more in the engine, from `cursor` on. New messages are stored then. */
-  behind = false;
+  #behind = false;
   cursor = 0;
   /** A read is under way. */
   reading = false;
@@ -105,31 +113,48 @@ export class Queue {
   /** Of a session: handles that one instance has handled while another may still wait for them; while it has several. */
   handled: RangeSet | undefined;
   /** Read from the engine, and only for other instances than the ones that are here: they sent them. */
-  aside: Delivery[] = [];
+  aside: Delivery[] | undefined;
   /** Unstored and not yet sent; everything stored goes before it. */
   readonly live = new Deque<Delivery>();
   liveMessages = 0;
   liveBytes = 0;
   /** Sent and not acknowledged, in order. */
-  readonly inflight = new Set<Delivery>();
+  readonly inflight = new SmallSet<Delivery>();
   /** Deliveries that exist only in memory, sent or not. */
   unstored = 0;
-  /** Monotonic time and tick of the last acknowledgement, or of the first delivery after a pause. */
   progressAt = 0;
   progressTick = 0;
   /** Monotonic time at which the store last had no room for what it holds. */
   fullAt = -Infinity;
 
-  constructor(id: string, session: Session, subscription: string, owner: Instance | undefined) {
-    this.id = id;
+  constructor(session: Session, subscription: string, owner: Instance | undefined) {
     this.session = session;
     this.subscription = subscription;
     this.owner = owner;
   }
 
+  /** The engine's id; made when it is needed, as most lanes never have anything stored. */
+  get id(): string {
+    const { session, subscription, owner } = this;
+    return (this.#id ??=
+      owner === undefined
+        ? queueIds.session(session.name, subscription)
+        : queueIds.lane(owner.id, session.name, subscription));
+  }
+
+  /** There may be more in the engine, from `cursor` on. New messages are stored then. */
+  get behind(): boolean {
+    return this.#behind;
+  }
+
+  set behind(behind: boolean) {
+    this.#behind = behind;
+    if (behind) this.session.eager.add(this);
+  }
+
   /** Something stored waits to be sent. */
   get waiting(): boolean {
-    return this.behind || this.fetched.size > 0;
+    return this.#behind || this.fetched.size > 0;
   }
 }
 
@@ -151,6 +176,11 @@ export interface Handler {
   readonly lane: Queue;
 }
 
+/** What an instance has declared for a queue's subscription. */
+export function handlerOf(instance: Instance, { owner, handler, subscription }: Queue): Handler | undefined {
+  return owner === instance ? handler : instance.handlers.get(subscription);
+}
+
 /** A message whose handler could have been running when its instance was lost. */
 export interface Suspect {
   delivery: Delivery;
@@ -166,7 +196,7 @@ export interface Held {
 }
 
 /** One process's client object, across its connections. */
-export class Instance {
+export class Instance implements Progress {
   readonly id: string;
   readonly session: Session;
   readonly sender: Sender;
@@ -179,6 +209,10 @@ export class Instance {
   /** In flight on the connection, in order of their numbers. */
   readonly inflight = new Deque<Delivery>();
   nextNumber = 1;
+  /** The highest number that it has acknowledged: what was sent to it before has had its turn. */
+  reached = 0;
+  progressAt = 0;
+  progressTick = 0;
   messages = 0;
   bytes = 0;
   /** Stored deliveries that wait for this instance to come back. */
@@ -211,6 +245,8 @@ export class Session {
   readonly instances = new Map<string, Instance>();
   /** What waits for any instance, by subscription. */
   readonly queues = new Map<string, Queue>();
+  /** Those of its queues and lanes that something may wait in: one that does is among them. */
+  readonly eager = new Set<Queue>();
   /** Stored messages in all of its queues. */
   messages = 0;
   bytes = 0;
@@ -244,7 +280,7 @@ export interface Route {
 /** A channel that somebody subscribes to. */
 export interface Channel {
   readonly name: string;
-  readonly sessions: Set<Session>;
+  readonly sessions: SmallSet<Session>;
   route: Route | undefined;
 }
 

@@ -4,16 +4,18 @@
  */
 import { bytesOf, ITEM_HEADER, type Batch } from '../batch.js';
 import type { DeliveryFailure, FailureReason } from '../receipts.js';
-import { queueIds, type Context } from './context.js';
+import type { Context } from './context.js';
 import { newDelivery, pump, send, sessionQueueWaits } from './delivery.js';
 import { enqueueLive } from './live.js';
 import { allowance } from './takers.js';
 import { armLive } from './alarms.js';
-import { fewestAttempts, targetOf, type Entry, type Instance, type Queue, type Session } from './model.js';
+import { fewestAttempts, handlerOf, targetOf, type Entry, type Instance, type Queue, type Session } from './model.js';
 import { recipientsOf } from './recipients.js';
 import { newEntry, routeOf } from './registry.js';
 import { refuse, reportFailure, settle } from './senders.js';
-import { awaitExpiry, finish, hold, storeEntries, storeQueues, watch, type AwayQueue } from './store.js';
+import { awaitExpiry, finish, hold, storeEntries, storeQueues, type AwayQueue } from './store.js';
+import { queueIds } from './queue-ids.js';
+import { watch } from './progress.js';
 
 /** Its share of a queue, and what the sender is told once it is there. */
 interface WaitingShare extends AwayQueue {
@@ -112,7 +114,7 @@ function offerLanes(ctx: Context, entry: Entry, instance: Instance, lanes: Queue
 }
 
 function hasRoom(ctx: Context, instance: Instance, lane: Queue, count: number): boolean {
-  const handler = instance.handlers.get(lane.subscription);
+  const handler = handlerOf(instance, lane);
   return handler !== undefined && allowance(ctx, instance, handler) >= count;
 }
 
@@ -127,7 +129,7 @@ function deliverLive(ctx: Context, entry: Entry, queues: readonly Queue[]): void
   }
   const lane = queues[0] as Queue;
   const owner = lane.owner;
-  const handler = owner?.handlers.get(lane.subscription);
+  const handler = owner === undefined ? undefined : handlerOf(owner, lane);
   armLive(ctx, lane, entry.expiresAt);
   if (
     owner !== undefined &&

@@ -1,5 +1,5 @@
 /** Finds and makes the nouns of the broker by their names: sessions, their queues, instances' lanes, channels, routes. */
-import { queueIds, type Context } from './context.js';
+import type { Context } from './context.js';
 import type { Batch } from '../batch.js';
 import {
   Queue,
@@ -13,6 +13,7 @@ import {
   type Sender,
 } from './model.js';
 import { PeerFault, type HandlerDeclaration } from './ports.js';
+import { SmallSet } from '../small-set.js';
 
 /** The session of a name, made when it is first needed. Throws `too-many-sessions`. */
 export function sessionOf(ctx: Context, name: string, generated: boolean): Session {
@@ -99,7 +100,7 @@ export function saveHandler(
 export function sessionQueue(session: Session, subscription: string): Queue {
   let queue = session.queues.get(subscription);
   if (queue === undefined) {
-    queue = new Queue(queueIds.session(session.name, subscription), session, subscription, undefined);
+    queue = new Queue(session, subscription, undefined);
     // What is moved into it later may be from a run that was killed.
     queue.redeliverBelow = session.doubtBelow;
     session.queues.set(subscription, queue);
@@ -114,13 +115,9 @@ export function declare(instance: Instance, subscription: string, declaration: H
     known.declaration = declaration;
     return known;
   }
-  const lane = new Queue(
-    queueIds.lane(instance.id, instance.session.name, subscription),
-    instance.session,
-    subscription,
-    instance,
-  );
+  const lane = new Queue(instance.session, subscription, instance);
   const handler: Handler = { declaration, messages: 0, bytes: 0, lane };
+  lane.handler = handler;
   instance.handlers.set(subscription, handler);
   return handler;
 }
@@ -129,7 +126,7 @@ export function declare(instance: Instance, subscription: string, declaration: H
 export function addSubscriber(ctx: Context, session: Session, channel: string): void {
   let known = ctx.channels.get(channel);
   if (known === undefined) {
-    known = { name: channel, sessions: new Set(), route: undefined };
+    known = { name: channel, sessions: new SmallSet(), route: undefined };
     ctx.channels.set(channel, known);
   }
   known.sessions.add(session);
@@ -178,7 +175,7 @@ export function newEntry(ctx: Context, sender: Sender, batch: Batch): Entry {
     sender,
     takenAt: ctx.clock.monotonic(),
     expiresAt,
-    deliveries: new Set(),
+    deliveries: new SmallSet(),
     recipients: 0,
     whole: 0,
     left: undefined,

@@ -8,7 +8,8 @@ import { newDelivery } from './delivery.js';
 import { mergeLive } from './live.js';
 import type { Delivery, Queue, Suspect } from './model.js';
 import { attemptsOf, openParts, type Part } from './parts.js';
-import { finish, letGo, watch } from './store.js';
+import { finish, letGo } from './store.js';
+import { watch } from './progress.js';
 
 export class Requeue {
   readonly #ctx: Context;

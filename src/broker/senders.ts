@@ -7,9 +7,10 @@ import { Deque } from '../deque.js';
 import { formatId } from '../message.js';
 import { RangeSet } from '../range-set.js';
 import type { DeliveryFailure, FailureReason, Receipt } from '../receipts.js';
-import { queueIds, type Context } from './context.js';
+import type { Context } from './context.js';
 import type { Entry, Instance, Sender, Session } from './model.js';
 import type { FailureMessage, Outcome, Range } from './ports.js';
+import { queueIds } from './queue-ids.js';
 
 /** The state of a sending instance, made when it is first seen. */
 export function senderOf(ctx: Context, instance: string, name: string | undefined): Sender {

@@ -1,11 +1,12 @@
 /** The end of sessions and senders that nobody comes back to. */
-import { type Context, queueIds } from './context.js';
+import type { Context } from './context.js';
 import { stopReading } from './delivery.js';
 import type { Session } from './model.js';
 import { saveSession } from './registry.js';
 import { storeQueues } from './store.js';
 import { dropSubscription, endStored, endSubscription, endUnstored } from './subscriptions.js';
 import { forgetUndelivered } from './followed.js';
+import { queueIds } from './queue-ids.js';
 
 /** Ends a session: subscriptions, queues, dead letters. */
 export async function endSession(ctx: Context, session: Session, reason: 'session-expired' | 'dropped'): Promise<void> {

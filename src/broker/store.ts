@@ -32,8 +32,6 @@ export interface AwayQueue {
 
 /** A sender whose appended but not yet durable bytes exceed this is not read from until the commit has ended. */
 const MAX_UNCOMMITTED = 8 * 1024 * 1024;
-/** A queue in memory whose oldest message waited this many times `storeAfter` holds too much. */
-const HELD_TOO_LONG = 50;
 
 /**
  * Appends these entries and every earlier unsettled one of their senders; `away` adds queues to one of them.
@@ -314,44 +312,6 @@ export function join(ctx: Context, from: Queue, to: Queue, handle?: number, coun
       if (one !== undefined) one.waiting--;
     }
   }
-}
-
-// ---- progress ------------------------------------------------------------------------------------------------------
-
-/** A delivery that exists only in memory has come to a queue; from now on its progress is looked at. */
-export function watch(ctx: Context, queue: Queue): void {
-  if (queue.unstored++ > 0) return;
-  queue.progressAt = ctx.clock.monotonic();
-  queue.progressTick = ctx.tick;
-  ctx.unstoredQueues.add(queue);
-  ctx.progressTimer ??= ctx.clock.setInterval(() => lookAtProgress(ctx), Math.max(1, ctx.options.storeAfter / 2));
-}
-
-/**
- * Stores what recipients without progress hold. A queue is only judged when two looks have passed since its last
- * progress: between two timers the event loop polls its sockets, so that a server which was itself held up reads the
- * acknowledgements that wait before it blames anyone.
- */
-function lookAtProgress(ctx: Context): void {
-  ctx.tick++;
-  const now = ctx.clock.monotonic();
-  const { storeAfter } = ctx.options;
-  const stuck: Queue[] = [];
-  for (const queue of ctx.unstoredQueues) {
-    if (queue.unstored <= 0) ctx.unstoredQueues.delete(queue);
-    else if (now - queue.progressAt >= storeAfter && ctx.tick - queue.progressTick >= 2) stuck.push(queue);
-    else if (now - Math.max(oldestOf(queue, now), queue.fullAt) >= HELD_TOO_LONG * storeAfter) stuck.push(queue);
-  }
-  if (stuck.length > 0) storeQueues(ctx, stuck);
-  if (ctx.unstoredQueues.size === 0) {
-    ctx.progressTimer?.cancel();
-    ctx.progressTimer = undefined;
-  }
-}
-
-/** When the oldest message came that waits in memory to be sent. */
-function oldestOf({ live }: Queue, now: number): number {
-  return live.peek()?.entry.takenAt ?? now;
 }
 
 /** Stores everything that these queues hold in memory; what was not sent is left to the engine. */

@@ -2,7 +2,7 @@
 import { BroadcastError } from '../errors.js';
 import type { HandleRange } from '../engine/engine.js';
 import type { FailureReason } from '../receipts.js';
-import { type Context, queueIds } from './context.js';
+import type { Context } from './context.js';
 import { giveUp, holdUntilDurable, pump, rewind, stopReading } from './delivery.js';
 import { takeLive } from './live.js';
 import { joinQueue } from './lanes.js';
@@ -23,7 +23,9 @@ import {
   sessionQueue,
 } from './registry.js';
 import { reportFailure } from './senders.js';
-import { grow, leave, shrink, storeQueues, watch } from './store.js';
+import { grow, leave, shrink, storeQueues } from './store.js';
+import { queueIds } from './queue-ids.js';
+import { watch } from './progress.js';
 
 /** An instance handles a channel from now on, and its name subscribes to it. Fulfilled when that is durable. */
 export function subscribe(
@@ -51,7 +53,7 @@ export function subscribe(
   if (channel !== SELF && session.shared) saveHandler(ctx, instance.id, session, channel, true);
   ctx.reroute(channel);
   const queue = session.queues.get(channel);
-  const [aside] = queue?.aside ?? [];
+  const aside = queue?.aside?.[0];
   if (queue !== undefined && aside !== undefined) rewind(queue, aside.handle);
   if (queue !== undefined) pump(ctx, queue);
   pump(ctx, lane);
@@ -147,6 +149,7 @@ export function unhandle(ctx: Context, instance: Instance, channel: string): voi
   const { lane } = handler;
   storeQueues(ctx, [lane]);
   instance.handlers.delete(channel);
+  lane.handler = undefined;
   saveHandler(ctx, instance.id, instance.session, channel, false);
   const queue = sessionQueue(instance.session, channel);
   for (const delivery of lane.inflight) {

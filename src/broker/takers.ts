@@ -1,6 +1,6 @@
 /** Which instance takes a message, and how many it can take: windows, shared names, and that nobody receives what is its own. */
 import type { Context } from './context.js';
-import { SELF, type Entry, type Handler, type Instance, type Queue } from './model.js';
+import { SELF, handlerOf, type Entry, type Handler, type Instance, type Queue } from './model.js';
 
 /**
  * How many messages of a subscription an instance can take now. The window is shared by the rule of dynamic thresholds
@@ -34,11 +34,11 @@ interface Taker {
 
 /** The instance of the queue's session that takes its next message: the least loaded one with room. */
 export function taker(ctx: Context, queue: Queue, entry?: Entry): Taker | undefined {
-  if (queue.owner !== undefined) return readyTaker(ctx, queue.owner, queue.subscription);
+  if (queue.owner !== undefined) return readyTaker(ctx, queue.owner, queue);
   let best: Taker | undefined;
   let ready = 0;
   for (const instance of queue.session.instances.values()) {
-    const candidate = readyTaker(ctx, instance, queue.subscription);
+    const candidate = readyTaker(ctx, instance, queue);
     if (candidate === undefined || (entry !== undefined && isOwn(entry, instance, queue))) continue;
     ready++;
     if (best === undefined || candidate.handler.messages < best.handler.messages) best = candidate;
@@ -46,9 +46,9 @@ export function taker(ctx: Context, queue: Queue, entry?: Entry): Taker | undefi
   return best === undefined ? undefined : { ...best, ready };
 }
 
-function readyTaker(ctx: Context, instance: Instance, subscription: string): Taker | undefined {
+function readyTaker(ctx: Context, instance: Instance, queue: Queue): Taker | undefined {
   if (instance.outlet === undefined) return undefined;
-  const handler = instance.handlers.get(subscription);
+  const handler = handlerOf(instance, queue);
   if (handler === undefined) return undefined;
   const room = allowance(ctx, instance, handler);
   return room > 0 ? { instance, handler, room, ready: 1 } : undefined;
@@ -62,7 +62,7 @@ function isOwn({ batch }: Entry, instance: Instance, queue: Queue): boolean {
 /** The only instance that handles a queue's subscription is the one that sent the message. */
 export function isOnlyForOthers(ctx: Context, queue: Queue, entry: Entry): boolean {
   const sender = queue.session.instances.get(entry.batch.sender.instance);
-  if (sender === undefined || !isOwn(entry, sender, queue) || readyTaker(ctx, sender, queue.subscription) === undefined)
+  if (sender === undefined || !isOwn(entry, sender, queue) || readyTaker(ctx, sender, queue) === undefined)
     return false;
   for (const other of queue.session.instances.values()) {
     if (other !== sender && other.outlet !== undefined && other.handlers.has(queue.subscription)) return false;

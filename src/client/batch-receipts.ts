@@ -25,7 +25,7 @@ export class BatchReceipts implements ReceiptSource {
   #failures: SpanOfFailure[] = [];
   #error: BroadcastError | undefined;
   /** Those that somebody waits for, by index, until they are settled. */
-  readonly #watched = new Map<number, LazyReceipt>();
+  #watched: Map<number, LazyReceipt> | undefined;
 
   /** Somebody looks at a receipt: it is told what is known, and what will be. */
   watch(index: number, receipt: LazyReceipt): void {
@@ -33,7 +33,7 @@ export class BatchReceipts implements ReceiptSource {
     const verdict = this.#verdicts.find(span => isIn(span, index));
     if (verdict !== undefined) receipt.settle(verdict.status, verdict.durability);
     else if (this.#error !== undefined) receipt.fail(this.#error);
-    else this.#watched.set(index, receipt);
+    else (this.#watched ??= new Map()).set(index, receipt);
   }
 
   /** Messages that had no verdict have one now. */
@@ -42,7 +42,7 @@ export class BatchReceipts implements ReceiptSource {
     if (last?.end === from && last.status === status && last.durability === durability) last.end = end;
     else this.#verdicts.push({ from, end, status, durability });
     this.#forWatched(from, end, (receipt, index) => {
-      this.#watched.delete(index);
+      this.#watched?.delete(index);
       receipt.settle(status, durability);
     });
   }
@@ -60,21 +60,22 @@ export class BatchReceipts implements ReceiptSource {
     for (const { from, end, run } of this.#failures)
       for (const part of partsOf(from, end, index => !isForgotten(index))) kept.push({ ...part, run });
     this.#failures = kept;
-    for (const [index, receipt] of this.#watched) if (isForgotten(index)) receipt.forgetFailures();
+    for (const [index, receipt] of this.#watched ?? []) if (isForgotten(index)) receipt.forgetFailures();
   }
 
   /** Messages without a verdict will have none. */
   fail(error: BroadcastError): void {
     this.#error = error;
-    const receipts = [...this.#watched.values()];
-    this.#watched.clear();
-    for (const receipt of receipts) receipt.fail(error);
+    const watched = this.#watched;
+    this.#watched = undefined;
+    for (const receipt of watched?.values() ?? []) receipt.fail(error);
   }
 
   #forWatched(from: number, end: number, tell: (receipt: LazyReceipt, index: number) => void): void {
-    if (this.#watched.size === 0) return;
+    const watched = this.#watched;
+    if (watched === undefined || watched.size === 0) return;
     for (let index = from; index < end; index++) {
-      const receipt = this.#watched.get(index);
+      const receipt = watched.get(index);
       if (receipt !== undefined) tell(receipt, index);
     }
   }

@@ -2,6 +2,9 @@
 import { describe, expect, it } from 'vitest';
 import { BroadcastMessage, type DeliveryFailure } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
+import { FRAME } from '../../src/protocol/constants.js';
+import { encodeRanges } from '../../src/protocol/frames.js';
+import { RawPeer } from '../helpers/raw-peer.js';
 import { connectedClient, gate, heldReader, Inbox, newClient, startServer } from '../helpers/scene.js';
 
 /** Nothing is stored for want of progress. */
@@ -71,6 +74,35 @@ describe('what an online recipient holds in memory', () => {
       running[n]?.();
     }
     expect(started.items).toEqual(Array.from({ length: waiting + 80 }, (_, n) => ({ n, text })));
+  });
+});
+
+describe('what waits for a handler that has its turn after others', () => {
+  const OTHERS = 8;
+  it.each([
+    { what: 'is not stored while those before it are acknowledged', at: OTHERS, stored: false },
+    { what: 'is stored when those behind it are acknowledged and it is not', at: 0, stored: true },
+  ])('$what', async ({ at, stored }) => {
+    const clock = new TestClock();
+    const { server, port } = await startServer('memory', { clock });
+    const sender = await connectedClient(port, 'sender');
+    const reader = await RawPeer.open(port, { name: 'reader' });
+    await reader.subscribe('room');
+    await reader.subscribe('other');
+    for (let n = 0; n <= OTHERS; n++) {
+      sender.sendMessage(BroadcastMessage.createChannelMessage(n === at ? 'other' : 'room', n));
+      await sender.flush();
+    }
+    for (let n = 0; n <= OTHERS; n++) {
+      if (n === at) continue;
+      reader.write(encodeRanges(FRAME.ACK, [{ first: n + 1, count: 1 }]));
+      await reader.flush();
+      clock.tick(10);
+    }
+    expect(server.stats().stored > 0).toBe(stored);
+    // Its turn has come, and nothing moves.
+    clock.tick(40);
+    expect(server.stats().stored).toBe(1);
   });
 });
 
