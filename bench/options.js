@@ -31,22 +31,34 @@ export function number(text, name, least) {
 
 export const list = text => text.split(',').filter(part => part !== '');
 
-/** Options of every benchmark. */
-export const COMMON = {
+/** Options of what is repeated, and measured for a time. */
+export const TAKING_TURNS = {
   reps: { type: 'string', default: '5' },
   seconds: { type: 'string', default: '1.5' },
+};
+
+/** Options of every command. */
+const COMMON = {
   json: { type: 'boolean', default: false },
   smoke: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
 };
 
+/** What a command line gives for `options`; undefined when it only asks for help. */
+export function parse(argv, options, help) {
+  const { values } = parseArgs({ args: argv, options: { ...COMMON, ...options } });
+  if (!values.help) return values;
+  process.stdout.write(help);
+  return undefined;
+}
+
 /** The options of a command line; undefined when it only asks for help. Throws UsageError. */
 export function readOptions(argv) {
-  const { values } = parseArgs({
-    args: argv,
-    options: {
+  const values = parse(
+    argv,
+    {
+      ...TAKING_TURNS,
       only: { type: 'string' },
-      ...COMMON,
       messages: { type: 'string' },
       size: { type: 'string' },
       subscribers: { type: 'string', default: '10' },
@@ -55,11 +67,9 @@ export function readOptions(argv) {
       against: { type: 'string' },
       profile: { type: 'string' },
     },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return undefined;
-  }
+    HELP,
+  );
+  if (values === undefined) return undefined;
   const only = values.only === undefined ? NAMES : list(values.only);
   const unknown = only.find(name => SCENARIOS[name] === undefined);
   if (unknown !== undefined) throw new UsageError(`"${unknown}" is no scenario; there are ${NAMES.join(', ')}`);

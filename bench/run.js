@@ -1,19 +1,14 @@
 // npm run bench: measures Broadcast, and beside it what the machine can do at all. docs/performance.md says how to read it.
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { build, isStale } from '../scripts/build.js';
+import { command, ENTRY, keep, prepare, RESULTS, say } from './command.js';
 import { readOptions } from './options.js';
 import { printProfiles } from './profile.js';
-import { environment, printTables, summarize } from './report.js';
+import { printTables, summarize } from './report.js';
 import { isReference, SCENARIOS } from './scenarios.js';
 import { runOnce } from './work.js';
 
-const RESULTS = fileURLToPath(new URL('./results/', import.meta.url));
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const entryOf = checkout => join(checkout, 'dist', 'esm', 'index.js');
-
-const say = text => process.stderr.write(`${text}\n`);
+const entryOf = checkout => (checkout === undefined ? ENTRY : join(checkout, 'dist', 'esm', 'index.js'));
 
 /** What is run in each repetition: first what others are compared with; each of these once for every checkout. */
 function jobsOf({ only, sizes, against }) {
@@ -24,7 +19,7 @@ function jobsOf({ only, sizes, against }) {
     const { limit, bare } = SCENARIOS[name];
     const limitKey = limit === undefined ? undefined : add(limit, size);
     const bareKey = bare === undefined ? undefined : add(bare, size);
-    const entry = entryOf(checkout ?? ROOT);
+    const entry = entryOf(checkout);
     jobs.set(key, { key, name, size, entry, against: checkout !== undefined, limitKey, bareKey });
     return key;
   };
@@ -60,15 +55,12 @@ async function runAll(jobs, options) {
   return repetitions;
 }
 
-async function main() {
-  const options = readOptions(process.argv.slice(2));
+async function main(argv) {
+  const options = readOptions(argv);
   if (options === undefined) return;
-  if (isStale()) build();
   options.dir = resolve(options.dir ?? RESULTS);
-  mkdirSync(options.dir, { recursive: true });
   if (options.profile !== undefined) mkdirSync((options.profile = resolve(options.profile)), { recursive: true });
-  const machine = environment(options);
-  for (const [key, value] of Object.entries(machine)) say(`${key}: ${value}`);
+  const machine = prepare(options);
 
   const jobs = jobsOf(options);
   const repetitions = await runAll(jobs, options);
@@ -79,18 +71,10 @@ async function main() {
   const summary = summarize(jobs, repetitions);
   const { only, reps, amounts, subscribers } = options;
   const report = { machine, settings: { only, reps, subscribers, ...amounts }, summary, repetitions };
-  mkdirSync(RESULTS, { recursive: true });
-  const file = join(RESULTS, `${new Date().toISOString().replaceAll(':', '-')}.json`);
-  writeFileSync(file, `${JSON.stringify(report, undefined, 2)}\n`);
-  say(`kept in ${file}`);
+  await keep('', report);
   if (options.json) console.log(JSON.stringify(report, undefined, 2));
   else printTables(summary);
   if (options.profile !== undefined) printProfiles(options.profile);
 }
 
-try {
-  await main();
-} catch (error) {
-  say(`bench: ${error.message}`);
-  process.exitCode = 1;
-}
+await command('bench', main);

@@ -1,6 +1,5 @@
 // The options of a run against the peers.
-import { parseArgs } from 'node:util';
-import { amounts, COMMON, list, number, UsageError } from '../options.js';
+import { amounts, list, number, parse, TAKING_TURNS, UsageError } from '../options.js';
 import { PEERS, WORK } from './catalogue.js';
 
 const HELP = `Usage: npm run bench:peers -- [options]
@@ -18,20 +17,18 @@ const HELP = `Usage: npm run bench:peers -- [options]
 
 /** Undefined when only help was wanted. Throws UsageError. */
 export function readOptions(argv) {
-  const { values } = parseArgs({
-    args: argv,
-    options: {
-      ...COMMON,
+  const values = parse(
+    argv,
+    {
+      ...TAKING_TURNS,
       work: { type: 'string' },
       peers: { type: 'string' },
       size: { type: 'string', default: '128' },
       'max-minutes': { type: 'string', default: '60' },
     },
-  });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return undefined;
-  }
+    HELP,
+  );
+  if (values === undefined) return undefined;
   const seconds = number(values.seconds, 'seconds', 0.01);
   return {
     work: known(values.work, Object.keys(WORK), 'work'),

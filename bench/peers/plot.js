@@ -35,10 +35,13 @@ function chartOf([title, all]) {
   };
 }
 
-/** An SVG document. */
-export async function plot(summary) {
+async function draw(whole) {
+  const view = new vega.View(vega.parse(compile({ ...whole, background: 'white' }).spec), { renderer: 'none' });
+  return await view.toSVG();
+}
+
+/** Bars for each kind of work, as an SVG document. */
+export function bars(summary) {
   const charts = [...groupsOf(summary)].map(chartOf);
-  const whole = { vconcat: charts, resolve: { scale: { x: 'independent', y: 'independent' } }, background: 'white' };
-  const view = new vega.View(vega.parse(compile(whole).spec), { renderer: 'none' });
-  return view.toSVG();
+  return draw({ vconcat: charts, resolve: { scale: { x: 'independent', y: 'independent' } } });
 }

@@ -1,36 +1,16 @@
 // npm run bench:peers: Broadcast and its peers at the same work, taking turns. docs/performance.md says how to read it.
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { build, isStale } from '../../scripts/build.js';
 import { installDebian } from '../../scripts/external.js';
-import { environment, NOISY } from '../report.js';
+import { command, ENTRY, keep, prepare, RESULTS, say } from '../command.js';
+import { NOISY } from '../report.js';
 import { runOnce } from '../work.js';
 import { PEERS, SERVERS, versionsOf, WORK } from './catalogue.js';
 import { findCommand } from './daemon.js';
+import { installPackages } from './install.js';
 import { readOptions } from './options.js';
 import { summarize, tablesOf } from './report.js';
 
-const HERE = fileURLToPath(new URL('.', import.meta.url));
-const RESULTS = fileURLToPath(new URL('../results/', import.meta.url));
-const ENTRY = fileURLToPath(new URL('../../dist/esm/index.js', import.meta.url));
 /** A run that others have spoilt is made again so often. */
 const REPEATS = 2;
-
-const say = text => process.stderr.write(`${text}\n`);
-
-/** The peers' packages, which have a lock file of their own. */
-function installPackages() {
-  const installed = join(HERE, 'node_modules', '.package-lock.json');
-  if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(join(HERE, 'package-lock.json')).mtimeMs) return;
-  say("Installing the peers' packages …");
-  const { status } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--ignore-scripts'], {
-    cwd: HERE,
-    stdio: ['ignore', 2, 2],
-  });
-  if (status !== 0) throw new Error(`npm ci did not succeed; run it by hand in ${HERE}`);
-}
 
 /** Those that can be run here; the others are named. */
 function available(names) {
@@ -95,16 +75,13 @@ async function runAll(jobs, options) {
   return { repetitions, failed };
 }
 
-async function main() {
-  const options = readOptions(process.argv.slice(2));
+async function main(argv) {
+  const options = readOptions(argv);
   if (options === undefined) return;
-  if (isStale()) build();
   installPackages();
-  mkdirSync(RESULTS, { recursive: true });
   const peers = available(options.peers);
-  const machine = environment({ dir: RESULTS });
   const versions = versionsOf(peers);
-  for (const [key, value] of Object.entries({ ...machine, ...versions })) say(`${key}: ${value}`);
+  const machine = prepare({ versions });
 
   const jobs = jobsOf(options, peers);
   const { repetitions, failed } = await runAll(jobs, options);
@@ -118,19 +95,8 @@ async function main() {
   const { reps, seconds, amounts } = options;
   const settings = { reps, seconds, ...amounts };
   const report = { machine, versions, settings, failed: Object.fromEntries(failed), summary, repetitions };
-  const name = join(RESULTS, `peers-${machine.date.replaceAll(':', '-')}`);
-  writeFileSync(`${name}.json`, `${JSON.stringify(report, undefined, 2)}\n`);
-  const { plot } = await import('./plot.js');
-  writeFileSync(`${name}.svg`, await plot(summary));
-  say(`kept in ${name}.json and ${name}.svg`);
+  await keep('peers-', report, ({ bars }) => bars(summary));
   console.log(options.json ? JSON.stringify(report, undefined, 2) : tablesOf(summary));
 }
 
-// What runs is ended with this, not left behind.
-for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(130));
-try {
-  await main();
-} catch (error) {
-  say(`bench:peers: ${error.message}`);
-  process.exitCode = 1;
-}
+await command('bench:peers', main);
