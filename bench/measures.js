@@ -91,7 +91,6 @@ export class Stopwatch {
 export class Reception {
   #order;
   #target = Infinity;
-  #at = 0;
   #reached = () => undefined;
   #watch = new Stopwatch();
 
@@ -102,22 +101,28 @@ export class Reception {
   /** A message has come, with its number and when it was sent; `place` is its channel where there are many. */
   take(number, sentAt, place) {
     this.#watch.see(sentAt);
-    if (this.#order.take(number, place) < this.#target) return;
-    this.#at = now();
-    this.#reached();
+    if (this.#order.take(number, place) >= this.#target) this.#reached();
   }
 
-  /** Tells when so many have come in all. */
-  async #reach({ count }) {
-    this.#target = count;
-    const arrange = resolve => (this.#reached = resolve);
-    if (this.#order.received < count) await progress(arrange, () => this.#order.received, count);
-    else this.#at = now();
+  /** Tells when so many have come in all, and when as many as each of `marks` says. */
+  async #reach({ count, marks = [] }) {
+    const targets = [...marks, count];
+    const times = [];
+    const see = () => {
+      for (; this.#order.received >= targets[times.length]; times.push(now()));
+      this.#target = targets[times.length] ?? Infinity;
+      return times.length === targets.length;
+    };
+    const arrange = resolve => {
+      this.#reached = () => {
+        if (see()) resolve();
+      };
+    };
+    if (!see()) await progress(arrange, () => this.#order.received, count);
     // Whatever comes too often, comes with these.
     await turn();
-    this.#target = Infinity;
     this.#order.check(count);
-    return { at: this.#at };
+    return { at: times.pop(), marks: times };
   }
 
   verbs = {

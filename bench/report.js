@@ -99,6 +99,8 @@ const COMPARED = ['speed, this / other', 'CPU, this / other'];
 
 export const short = n =>
   n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : n >= 1e4 ? `${(n / 1e3).toFixed(0)} k` : n.toFixed(n < 100 ? 1 : 0);
+/** A count, whole. */
+export const whole = n => n.toLocaleString('en');
 export const show = (value, format) =>
   value === undefined ? '' : `${format(value.median)} (${format(value.low)}–${format(value.high)})`;
 const median = (value, format) => (value === undefined ? '' : format(value.median));

@@ -108,6 +108,13 @@ export class Role {
     this.#endGroup();
   }
 
+  /** Ends it at once, and waits until it is gone. */
+  async crash() {
+    const exited = once(this.#child, 'exit');
+    this.kill();
+    await exited;
+  }
+
   #endGroup() {
     if (this.#group === undefined) return;
     try {

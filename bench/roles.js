@@ -9,6 +9,7 @@ import { ChannelOrder, channelName, numberOf, Order, payload, shareOf } from './
 import { bareRoles } from './bare.js';
 import { bareStore } from './bare-store.js';
 import { limitRoles } from './limit.js';
+import { collected } from './occupied.js';
 import { now, serve } from './role-channel.js';
 
 const [, , role, entry] = process.argv;
@@ -20,28 +21,33 @@ const BURST = 256;
 const ROOM = { queueMessages: 10_000_000, queueBytes: 4 * 2 ** 30, storeBytes: 8 * 2 ** 30 };
 // Nor shall it lose what is not persistent because others keep it from running: that happens after ten times as long.
 const PATIENCE = 200;
+const QUIET = Object.fromEntries(['debug', 'info', 'warn', 'error'].map(level => [level, () => undefined]));
 // One in so many receipts is kept and looked at; all are waited for, and none may come with a failure.
 const SAMPLE = 16;
 
-function connect({ port, name }) {
-  const client = new library.BroadcastTcpClient({ host: '127.0.0.1', port }, name);
+/** With `retry` for a server that is to come: a client tries again after so many milliseconds, and does not complain. */
+function connect({ port, name, retry }) {
+  const config = { host: '127.0.0.1', port, ...(retry && { reconnectInterval: retry, logger: QUIET }) };
+  const client = new library.BroadcastTcpClient(config, name);
   return { client, connected: () => client.connect() };
 }
 
 function server() {
   let running;
   return {
-    async start({ dataDir, patient }) {
+    /** Tells where it listens, and since when. */
+    async start({ dataDir, patient, port = 0 }) {
       running = new library.BroadcastTcpServer({
         host: '127.0.0.1',
-        port: 0,
+        port,
         limits: ROOM,
         ...(patient && { storeAfter: PATIENCE }),
         ...(dataDir && { dataDir }),
       });
       await running.start();
-      return { port: running.address.port };
+      return { port: running.address.port, at: now() };
     },
+    memory: collected,
     stats: () => ({ ...running.stats(), memory: process.memoryUsage().rss }),
     stop: () => running?.stop(),
   };
@@ -59,14 +65,14 @@ function publisher() {
   const scattering = new Scattering();
   const failures = {};
 
-  async function send({ target, size, persistent, keep, until }) {
+  async function send({ target, size, persistent, keep, until, burst = BURST }) {
     const { make } = payload(size);
     const { BroadcastMessage } = library;
     const options = { persistent };
     const create = target === undefined ? BroadcastMessage.createChannelMessage : BroadcastMessage.createClientMessage;
     const to = target ?? channel;
     while (!until(sent)) {
-      for (let i = 0; i < BURST && !client.outbox.full && !until(sent, i); i++) {
+      for (let i = 0; i < burst && !client.outbox.full && !until(sent, i); i++) {
         last = client.sendMessage(create(to, make(numberOf(sent++, number)), options));
         if (keep && sent % SAMPLE === 0) kept.push(last);
       }

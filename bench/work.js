@@ -3,7 +3,7 @@
 // which roles play the parts, in which file they are, and what they are told when they start.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Role, now } from './role-channel.js';
@@ -52,6 +52,14 @@ class Run {
     return made;
   }
 
+  /** Another process in the place of one that has ended. */
+  again(role, ...part) {
+    const made = this.role(...part);
+    this.#roles.pop();
+    this.#roles[this.#roles.indexOf(role)] = made;
+    return made;
+  }
+
   async folder() {
     this.#folder ??= await mkdtemp(join(this.#settings.dir, 'broadcast-bench-'));
     return this.#folder;
@@ -91,6 +99,12 @@ class Run {
 
   kill() {
     for (const role of this.#roles) role.kill();
+  }
+
+  /** At the end of this process, which waits for nobody. */
+  abandon() {
+    this.kill();
+    if (this.#folder !== undefined) rmSync(this.#folder, { recursive: true, force: true, maxRetries: 5 });
   }
 }
 
@@ -349,8 +363,8 @@ export const syncedLimit = kind => async (run, size) => {
 /** Runs a scenario once; every role has ended when it returns. */
 export async function runOnce(scenario, size, settings) {
   const run = new Run(settings);
-  const kill = () => run.kill();
-  process.once('exit', kill);
+  const abandon = () => run.abandon();
+  process.once('exit', abandon);
   try {
     const measured = await scenario(run, size);
     await run.end();
@@ -361,6 +375,6 @@ export async function runOnce(scenario, size, settings) {
     await run.end().catch(() => undefined);
     throw error;
   } finally {
-    process.off('exit', kill);
+    process.off('exit', abandon);
   }
 }
