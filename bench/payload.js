@@ -24,6 +24,11 @@ export function numberOf(n, publisher) {
   return publisher * RANGE + n;
 }
 
+/** Whose number it is. */
+export function publisherOf(number) {
+  return Math.floor(number / RANGE);
+}
+
 /** Checks that of each publisher every number comes once, and each behind the one before it. */
 export class Order {
   received;
@@ -38,7 +43,7 @@ export class Order {
 
   /** Returns how many have come. */
   take(number) {
-    const publisher = Math.floor(number / RANGE);
+    const publisher = publisherOf(number);
     const next = this.#next[publisher] ?? publisher * RANGE;
     if (number !== next) this.#fault ??= `number ${number} came instead of ${next}`;
     this.#next[publisher] = next + 1;

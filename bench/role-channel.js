@@ -77,8 +77,13 @@ export class Role {
     return answer;
   }
 
+  get #isOver() {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+  }
+
   async ask(verb, args) {
     await this.#started;
+    if (this.#isOver) throw new Error(`${this.name} has ended`);
     const id = ++this.#asked;
     const answer = this.#expect(id, verb);
     // One that ends meanwhile is known by its end.
@@ -94,7 +99,7 @@ export class Role {
 
   /** Ends it in good order, or at least ends it. */
   async stop() {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    if (this.#isOver) return;
     const exited = once(this.#child, 'exit');
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), 15_000);
     await this.ask('stop').catch(() => this.#child.kill('SIGKILL'));

@@ -3,8 +3,8 @@
 import { once } from 'node:events';
 import { setImmediate as turn } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
-import { createHistogram } from 'node:perf_hooks';
-import { HISTOGRAM, pace, percentiles, pingPong, progress, Reception, Scattering } from './measures.js';
+import { createHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
+import { HISTOGRAM, pace, percentiles, pingPong, progress, QUIET, Reception, Scattering } from './measures.js';
 import { ChannelOrder, channelName, numberOf, Order, payload, shareOf } from './payload.js';
 import { bareRoles } from './bare.js';
 import { bareStore } from './bare-store.js';
@@ -21,7 +21,8 @@ const BURST = 256;
 const ROOM = { queueMessages: 10_000_000, queueBytes: 4 * 2 ** 30, storeBytes: 8 * 2 ** 30 };
 // Nor shall it lose what is not persistent because others keep it from running: that happens after ten times as long.
 const PATIENCE = 200;
-const QUIET = Object.fromEntries(['debug', 'info', 'warn', 'error'].map(level => [level, () => undefined]));
+/** Milliseconds between two looks at the event loop. */
+const LOOK = 10;
 // One in so many receipts is kept and looked at; all are waited for, and none may come with a failure.
 const SAMPLE = 16;
 
@@ -34,20 +35,36 @@ function connect({ port, name, retry }) {
 
 function server() {
   let running;
+  let delays;
   return {
-    /** Tells where it listens, and since when. */
-    async start({ dataDir, patient, port = 0 }) {
+    /** Tells where it listens, and since when. A `calm` one does not warn, for instance of what fails on purpose. */
+    async start({ dataDir, patient, calm, port = 0 }) {
       running = new library.BroadcastTcpServer({
         host: '127.0.0.1',
         port,
         limits: ROOM,
         ...(patient && { storeAfter: PATIENCE }),
+        ...(calm && { logger: { ...QUIET, error: console.error } }),
         ...(dataDir && { dataDir }),
       });
       await running.start();
       return { port: running.address.port, at: now() };
     },
     memory: collected,
+    /** Milliseconds that the event loop was held up (p99) since this was asked the last time. */
+    held() {
+      delays ??= monitorEventLoopDelay({ resolution: LOOK });
+      const p99 = Math.max(0, delays.percentile(99) / 1e6 - LOOK);
+      delays.enable();
+      delays.reset();
+      return { p99 };
+    },
+    async dropDeadLetters({ name }) {
+      const letters = running.deadLetters(name);
+      const found = await letters.list();
+      for (const { id } of found) await letters.drop(id);
+      return { dropped: found.length };
+    },
     stats: () => ({ ...running.stats(), memory: process.memoryUsage().rss }),
     stop: () => running?.stop(),
   };

@@ -45,3 +45,20 @@ export function bars(summary) {
   const charts = [...groupsOf(summary)].map(chartOf);
   return draw({ vconcat: charts, resolve: { scale: { x: 'independent', y: 'independent' } } });
 }
+
+/** Lines in several charts, each with its points and, where there are repetitions, their spread. */
+export function lines(charts) {
+  const vconcat = charts.map(({ title, x, y, log = false, points }) => {
+    const across = { field: 'x', type: 'quantitative', title: x, scale: { type: log ? 'log' : 'linear' } };
+    const color = { field: 'series', type: 'nominal', title: null, sort: null };
+    const up = { type: 'quantitative', title: y, scale: { zero: true }, axis: { format: '~s' } };
+    const line = { mark: { type: 'line', point: log }, encoding: { x: across, y: { field: 'median', ...up }, color } };
+    const band = {
+      mark: { type: 'rule' },
+      encoding: { x: across, y: { field: 'low', ...up }, y2: { field: 'high' }, color },
+    };
+    const layer = points.some(({ low }) => low !== undefined) ? [line, band] : [line];
+    return { title: { text: title, anchor: 'start' }, width: 520, height: 220, data: { values: points }, layer };
+  });
+  return draw({ vconcat, resolve: { scale: { x: 'independent', y: 'independent', color: 'independent' } } });
+}
