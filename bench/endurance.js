@@ -17,6 +17,8 @@ const MIXED = { file: fileURLToPath(new URL('mixed-roles.js', import.meta.url)),
 const MINUTE = 60;
 /** A run has so many looks at least, if it is shorter than as many minutes. */
 const LOOKS = 12;
+/** So many are enough for each to go away, come back and be cut off. */
+const FEW_LOOKS = 4;
 const QUARTERS = ['first', 'second', 'third', 'last'];
 const MIB = 2 ** 20;
 
@@ -50,9 +52,9 @@ function readOptions(argv) {
   };
   const values = parse(argv, options, HELP);
   if (values === undefined) return undefined;
-  const minutes = values.smoke ? 0.05 : number(values.minutes, 'minutes', 0.05);
+  const minutes = values.smoke ? 0.03 : number(values.minutes, 'minutes', 0.05);
   const rate = values.smoke ? 1000 : number(values.rate, 'rate', 100);
-  const interval = Math.min(MINUTE, (minutes * MINUTE) / LOOKS);
+  const interval = Math.min(MINUTE, (minutes * MINUTE) / (values.smoke ? FEW_LOOKS : LOOKS));
   const looks = Math.round((minutes * MINUTE) / interval);
   return { ...values, minutes, rate, interval, looks, dir: resolve(values.dir ?? RESULTS) };
 }

@@ -2,7 +2,7 @@
 import { createHistogram } from 'node:perf_hooks';
 import { setImmediate as turn } from 'node:timers/promises';
 import { now } from './role-channel.js';
-import { channelName, payload, scatter } from './payload.js';
+import { channelName, payload, scatter, takingTurns } from './payload.js';
 
 /** Latencies outside of these are counted as the nearest. */
 export const HISTOGRAM = { lowest: 1, highest: 60e9, figures: 3 };
@@ -134,21 +134,33 @@ export class Reception {
   };
 }
 
-/** A publisher's way through many channels, by chance; it remembers how many each of the subscribers is to have had. */
+/**
+ * A publisher's way through many channels, by chance or in turn; it remembers how many each of the subscribers is to have
+ * had.
+ */
 export class Scattering {
   #choose;
   #shares;
 
-  /** Sends for so long, or so many, in bursts. `outlet` says whether it is full, when it has room, and sends. */
-  async run({ seconds, messages, channels, of, burst }, outlet) {
-    this.#choose ??= scatter(channels);
+  /**
+   * Sends for so long, or so many, `burst` messages in a turn of the event loop, and `run` to a channel before the next one
+   * is chosen. `outlet` says whether it is full, when it has room, and sends.
+   */
+  async run({ seconds, messages, channels, of, burst, run = 1, inTurn = false }, outlet) {
+    this.#choose ??= inTurn ? takingTurns(channels) : scatter(channels);
     this.#shares ??= new Array(of).fill(0);
     const began = now();
     const end = began + (seconds ?? 0) * 1000;
     let sent = 0;
+    let at = 0;
+    let left = 0;
     while (messages === undefined ? now() < end : sent < messages) {
       for (let i = 0; i < burst && !outlet.isFull(); i++, sent++) {
-        const at = this.#choose();
+        if (left === 0) {
+          at = this.#choose();
+          left = run;
+        }
+        left--;
         this.#shares[at % of]++;
         outlet.send(channelName(at));
       }

@@ -90,6 +90,12 @@ export function scatter(channels) {
   };
 }
 
+/** One channel after the other. */
+export function takingTurns(channels) {
+  let next = 0;
+  return () => next++ % channels;
+}
+
 /** Names of the channels of which a subscriber has its share. */
 export const channelName = i => `channel-${i}`;
 

@@ -1,7 +1,7 @@
 // The roles of a run, each in a process of its own: node roles.js ROLE ENTRY, told what to do over the channel to its
 // parent. ENTRY is the package's module, so that two checkouts can be measured against each other.
 import { once } from 'node:events';
-import { setImmediate as turn } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as pause } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { createHistogram, monitorEventLoopDelay } from 'node:perf_hooks';
 import { HISTOGRAM, pace, percentiles, pingPong, progress, QUIET, Reception, Scattering } from './measures.js';
@@ -125,10 +125,10 @@ function publisher() {
       await send({ ...options, until });
       return { began, first, sent };
     },
-    /** Waits for the last receipt. Those of one sender to one channel come in order. */
+    /** Waits for the last receipt. Those of one sender to one channel come in order; those to several do not. */
     async settled() {
       await last;
-      if (isScattered) await client.flush();
+      while (isScattered && client.outbox.messages > 0) await pause(1);
       const at = now();
       if (client.outbox.messages > 0) throw new Error(`${client.outbox.messages} messages are not settled`);
       if (Object.keys(failures).length > 0) throw new Error(`messages were lost: ${JSON.stringify(failures)}`);
@@ -140,7 +140,7 @@ function publisher() {
       const { BroadcastMessage } = library;
       const first = sent;
       const { began, shares } = await scattering.run(
-        { ...options, burst: BURST },
+        { burst: BURST, ...options },
         {
           isFull: () => client.outbox.full,
           room: () => client.ready(),
@@ -186,25 +186,28 @@ function publisher() {
   };
 }
 
-/** Takes numbered objects and checks that each is the next. */
+/** Takes numbered objects and checks that each is the next; of its share of many channels, or `apart` with a client for each. */
 function subscriber() {
-  let client;
+  let clients = [];
   let connected;
   const reception = new Reception();
+  const closeAll = () => Promise.all(clients.map(client => client.close()));
 
   return {
-    async start({ own, size, late, from, channel = CHANNEL, channels, share, of, ...options }) {
+    async start({ own, size, late, from, channel = CHANNEL, channels, share, of, apart, ...options }) {
       const { numberOf, timeOf } = payload(size);
-      await client?.close();
+      await closeAll();
       reception.begin(channels === undefined ? new Order(from) : new ChannelOrder(channels));
-      ({ client, connected } = connect(options));
       const handler = ({ data }, place) => reception.take(numberOf(data), timeOf(data), place);
-      if (own) client.onMessage(handler);
-      else if (channels === undefined) client.onMessage(channel, handler);
-      else {
-        for (const at of shareOf(channels, share, of))
-          client.onMessage(channelName(at), message => handler(message, at));
-      }
+      const places = channels === undefined ? [] : shareOf(channels, share, of);
+      const subscribe = (client, at) => client.onMessage(channelName(at), message => handler(message, at));
+      const names = apart ? places.map(at => `${options.name}-${at}`) : [options.name];
+      const made = names.map(name => connect({ ...options, name }));
+      clients = made.map(({ client }) => client);
+      connected = () => Promise.all(made.map(({ connected }) => connected()));
+      if (own) clients[0].onMessage(handler);
+      else if (channels === undefined) clients[0].onMessage(channel, handler);
+      else places.forEach((at, i) => subscribe(clients[apart ? i : 0], at));
       if (!late) await connected();
     },
     ...reception.verbs,
@@ -214,7 +217,7 @@ function subscriber() {
       await connected();
       return { began };
     },
-    stop: () => client?.close(),
+    stop: closeAll,
   };
 }
 

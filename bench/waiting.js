@@ -61,14 +61,12 @@ async function store(run, server, port, dataDir) {
   return steps;
 }
 
-/** Kills the server and starts another on its folder; tells how long that took until it listened. */
-async function restart(run, server, place, before = () => undefined) {
-  await server.crash();
-  before();
+/** Starts a server in the place and on the folder of one that was killed; tells how long it took until it listened. */
+async function startAgain(run, killed, place) {
   const began = now();
-  const made = run.again(server, OWN, 'store');
-  const { at } = await made.ask('start', place);
-  return { server: made, began, listening: at - began };
+  const server = run.again(killed, OWN, 'store');
+  const { at } = await server.ask('start', place);
+  return { server, began, listening: at - began };
 }
 
 async function waiting(run) {
@@ -80,31 +78,34 @@ async function waiting(run) {
 
   // Once without the recipient, to see what a server needs that has only read its log.
   const place = { dataDir, port };
-  const alone = await restart(run, first, place);
-  const started = { listening: alone.listening, ...(await alone.server.ask('memory')), disk: diskOf(dataDir) };
+  await first.crash();
+  const { server: second, listening } = await startAgain(run, first, place);
+  const started = { listening, ...(await second.ask('memory')), disk: diskOf(dataDir) };
 
   const receiver = run.role(OWN, 'receiver');
   const told = { port, size: SIZE, name: RECIPIENT, own: true, late: true, retry: RETRY };
   await receiver.ask('start', told);
-  let reached;
-  const { server, began, listening } = await restart(run, alone.server, place, () => {
-    void receiver.ask('come');
-    reached = receiver.ask('reach', { count: messages, marks: [1] });
-  });
-  const {
-    at,
-    marks: [delivered],
-  } = await reached;
+  await second.crash();
+  const [, { at, marks }, last] = await Promise.all([
+    receiver.ask('come'),
+    receiver.ask('reach', { count: messages, marks: [1] }),
+    startAgain(run, second, place),
+  ]);
   const disk = await restingDiskOf(dataDir);
   // Nothing came again meanwhile.
   await receiver.ask('reach', { count: messages });
-  const { queued } = await server.ask('stats');
+  const { queued } = await last.server.ask('stats');
   if (queued > 0) throw new Error(`${queued} messages wait still`);
+  const [delivered] = marks;
   return {
     steps,
     started,
-    served: { listening, delivered: delivered - began, rate: (messages / (at - delivered)) * 1000 },
-    drained: { ...(await server.ask('memory')), disk },
+    served: {
+      listening: last.listening,
+      delivered: delivered - last.began,
+      rate: (messages / (at - delivered)) * 1000,
+    },
+    drained: { ...(await last.server.ask('memory')), disk },
   };
 }
 

@@ -166,48 +166,81 @@ const roomFor = (size, { seconds, messages }) =>
     ? seconds * Math.min(BARE_MESSAGES_PER_SECOND * size, BARE_BYTES_PER_SECOND)
     : messages * (size + 16);
 
-/** Messages for a client that is away, until every receipt says that they are stored; then the client comes. */
+/** A server with a data directory, a sender, and a recipient that is away and comes: warmed up, and what is done with them. */
+async function startStore(kind, run, size, messages) {
+  const { start = {} } = kind;
+  const server = run.role(kind, 'store');
+  const { warmUp } = run.settings;
+  const room = roomFor(size, messages) + roomFor(size, warmUp);
+  const folder = await run.folder();
+  const { port } = await server.ask('start', { ...start, dataDir: join(folder, 'data'), folder, room });
+  const sender = run.role(kind, 'sender');
+  await sender.ask('start', { ...start, port, name: 'publisher', durable: true });
+  const receiver = run.role(kind, 'receiver');
+
+  /** Until every receipt says that they are stored. */
+  const store = async (target, amount) => {
+    const options = { size, persistent: true, keep: true, target };
+    const { began, first, sent } = await sender.ask('publish', { ...options, ...amount });
+    const { at } = await sender.ask('settled', { acknowledged: true });
+    const seconds = (at - began) / 1000;
+    return { messages: sent - first, seconds, rate: (sent - first) / seconds, first, sent };
+  };
+  const prepare = (name, first) =>
+    receiver.ask('start', { ...start, port, size, name, own: true, late: true, from: first });
+  const drain = async (first, sent, marks = []) => {
+    const asked = [receiver.ask('come'), receiver.ask('reach', { count: sent, marks })];
+    const [{ began }, { at, marks: times }] = await Promise.all(asked);
+    const seconds = (at - began) / 1000;
+    return { messages: sent - first, seconds, rate: (sent - first) / seconds, times: [began, ...(times ?? []), at] };
+  };
+  const check = () => sender.ask('check', { status: 'stored', durability: 'fsync' });
+
+  const warm = await store('recipient-0', warmUp);
+  await check();
+  await prepare('recipient-0', warm.first);
+  await drain(warm.first, warm.sent);
+  return {
+    ...{ store, prepare, drain, check },
+    publisher: { role: sender, as: 'publisher', per: 1 },
+    subscriber: { role: receiver, as: 'subscriber', per: 1 },
+    relay: { role: server, as: 'server', per: 1 },
+  };
+}
+
+/** Messages for a client that is away; then the client comes. */
 export function storeAndDrain(kind) {
   return async (run, size) => {
-    const { start = {} } = kind;
-    const server = run.role(kind, 'store');
-    const { amount, warmUp } = run.settings;
-    const room = roomFor(size, amount) + roomFor(size, warmUp);
-    const folder = await run.folder();
-    const { port } = await server.ask('start', { ...start, dataDir: join(folder, 'data'), folder, room });
-    const sender = run.role(kind, 'sender');
-    await sender.ask('start', { ...start, port, name: 'publisher', durable: true });
-    const receiver = run.role(kind, 'receiver');
+    const { amount } = run.settings;
+    const { publisher, subscriber, relay, ...depot } = await startStore(kind, run, size, amount);
+    const stored = await run.measure([publisher, relay], () => depot.store('recipient-1', amount));
+    await depot.check();
+    await depot.prepare('recipient-1', stored.first);
+    const drained = await run.measure([subscriber, relay], () => depot.drain(stored.first, stored.sent));
+    return { store: stored, drain: drained };
+  };
+}
 
-    const store = async (target, amount) => {
-      const options = { size, persistent: true, keep: true, target };
-      const { began, first, sent } = await sender.ask('publish', { ...options, ...amount });
-      const { at } = await sender.ask('settled', { acknowledged: true });
-      const seconds = (at - began) / 1000;
-      return { messages: sent - first, seconds, rate: (sent - first) / seconds, first, sent };
-    };
-    const prepare = (name, first) =>
-      receiver.ask('start', { ...start, port, size, name, own: true, late: true, from: first });
-    const drain = async (first, sent) => {
-      const { began } = await receiver.ask('come');
-      const { at } = await receiver.ask('reach', { count: sent });
-      const seconds = (at - began) / 1000;
-      return { messages: sent - first, seconds, rate: (sent - first) / seconds };
-    };
-    const check = () => sender.ask('check', { status: 'stored', durability: 'fsync' });
-
-    const warm = await store('recipient-0', warmUp);
-    await check();
-    await prepare('recipient-0', warm.first);
-    await drain(warm.first, warm.sent);
-
-    const publisher = { role: sender, as: 'publisher', per: 1 };
-    const subscriber = { role: receiver, as: 'subscriber', per: 1 };
-    const relay = { role: server, as: 'server', per: 1 };
-    const stored = await run.measure([publisher, relay], () => store('recipient-1', amount));
-    await check();
-    await prepare('recipient-1', stored.first);
-    const drained = await run.measure([subscriber, relay], () => drain(stored.first, stored.sent));
+/** The same in steps, on top of what waits: the rate of each, and of as many when they are drained. */
+export function storeInSteps(kind) {
+  return async (run, size) => {
+    const { steps, step } = run.settings;
+    const { publisher, subscriber, relay, ...depot } = await startStore(kind, run, size, { messages: steps * step });
+    const stored = [];
+    for (let i = 0; i < steps; i++) {
+      const part = await run.measure([publisher, relay], () => depot.store('recipient-1', { messages: step }));
+      stored.push({ ...part, waiting: i * step });
+    }
+    await depot.check();
+    const [{ first }] = stored;
+    const { sent } = stored.at(-1);
+    await depot.prepare('recipient-1', first);
+    const marks = stored.slice(0, -1).map(({ sent }) => sent);
+    const { times, cpu, foreign } = await run.measure([subscriber, relay], () => depot.drain(first, sent, marks));
+    const drained = stored.map(({ waiting, messages }, i) => ({
+      ...{ waiting: steps * step - waiting, messages, cpu, foreign },
+      rate: (messages / (times[i + 1] - times[i])) * 1000,
+    }));
     return { store: stored, drain: drained };
   };
 }
@@ -258,16 +291,19 @@ export function idle(kind) {
   };
 }
 
-/** Many channels, shared out among ten subscribers, and one publisher that sends to one after the other by chance. */
-export function manyChannels(kind, { persistent = true } = {}) {
+/**
+ * Many channels, shared out among the processes of `subscribers`, and one publisher that sends to one after the other: by
+ * chance, or as `order` says (see Scattering). With `apart` each channel has a client of its own in its process.
+ */
+export function manyChannels(kind, { persistent = true, subscribers = 10, apart = false, order = {} } = {}) {
   return async (run, size) => {
     const { start = {} } = kind;
     const { channels, amount, warmUp } = run.settings;
     const server = run.role(kind, 'relay');
     const { port } = await server.ask('start', { ...start, folder: await run.folder(), patient: !persistent });
-    const told = { ...start, port, size, persistent, channels };
+    const told = { ...start, port, size, persistent, channels, apart };
     const { memory: before } = await server.ask('stats');
-    const receivers = Array.from({ length: 10 }, (_, i) =>
+    const receivers = Array.from({ length: subscribers }, (_, i) =>
       run.role(kind, 'receiver', `${kind.receiver}-${i}`, i === 0),
     );
     await Promise.all(
@@ -279,10 +315,8 @@ export function manyChannels(kind, { persistent = true } = {}) {
     await sender.ask('start', { ...told, name: 'publisher', copies: 1 });
     const phase = async amount => {
       const { began, first, sent, shares } = await sender.ask('scatter', {
-        size,
-        persistent,
-        channels,
-        of: receivers.length,
+        ...{ size, persistent, channels, of: receivers.length },
+        ...order,
         ...amount,
       });
       const reached = receivers.map((role, i) => role.ask('reach', { count: shares[i] }));
@@ -291,6 +325,8 @@ export function manyChannels(kind, { persistent = true } = {}) {
       const seconds = (Math.max(...ends.map(({ at }) => at)) - began) / 1000;
       return { messages: sent - first, seconds, rate: (sent - first) / seconds };
     };
+    // What is done for a channel's first message is not to be measured.
+    if (order.inTurn) await phase({ messages: channels, run: 1 });
     await phase(warmUp);
     const roles = [
       { role: sender, as: 'publisher', per: 1 },

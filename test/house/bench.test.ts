@@ -14,6 +14,15 @@ it('npm run bench counts every message of every scenario, in order', { timeout: 
   expect(stdout).toMatch(/^\d+ scenarios: every count is right, and every order\.\n$/);
 });
 
+it.each([
+  ['growth', /^\d+ runs: every count is right, and every order\.\n$/],
+  ['waiting', /^\d+ messages waited: every one came once, in order\.\n$/],
+  ['endurance', /^\d+ messages of mixed load: every count is right, and every order\.\n$/],
+])('npm run bench:%s counts every message, in order', { timeout: 120_000 }, async (name, said) => {
+  const { stdout } = await run(process.execPath, [script(`${name}.js`), '--smoke']);
+  expect(stdout).toMatch(said);
+});
+
 it('the pieces are timed one by one', { timeout: 60_000 }, async () => {
   const { stdout } = await run(process.execPath, [script('micro/run.js'), '--smoke']);
   expect(stdout).toContain('128 bytes, ns for one message');
