@@ -60,7 +60,7 @@ function readOptions(argv) {
 }
 
 async function startAll(run) {
-  const dataDir = join(await run.folder(), 'data');
+  const dataDir = join(run.folder(), 'data');
   const server = run.role(OWN, 'store');
   const { port } = await server.ask('start', { dataDir, calm: true });
   const members = Object.fromEntries(MEMBERS.map(name => [name, run.role(MIXED, 'member', name)]));

@@ -3,11 +3,13 @@
 import { resolve } from 'node:path';
 import { command, ENTRY, keep, prepare, RESULTS, say } from './command.js';
 import { amounts, list, number, parse, TAKING_TURNS, UsageError } from './options.js';
-import { NOISY, show, short, spread, table, whole } from './report.js';
+import { show, short, spread, table, whole } from './report.js';
 import { OWN } from './scenarios.js';
-import { manyChannels, runOnce, storeInSteps } from './work.js';
+import { manyChannels, NOISY, runOnce, runQuietly, storeInSteps } from './work.js';
 
 const SIZE = 128;
+/** Before the clock starts: enough for the code of ten subscribers to be compiled, which costs more than the messages do. */
+const WARM_UP = { messages: 300_000 };
 /** So many messages to one channel are a turn of the event loop, and a batch, also where there is but one channel. */
 const BURST = 64;
 
@@ -80,7 +82,7 @@ function readOptions(argv) {
     ...{ ...values, only, seconds, dir: resolve(values.dir ?? RESULTS) },
     reps: values.smoke ? 1 : number(values.reps, 'reps', 1),
     maxMinutes: number(values['max-minutes'], 'max-minutes', 0),
-    amounts: amounts(values.smoke, seconds),
+    amounts: { ...amounts(values.smoke, seconds), ...(!values.smoke && { warmUp: WARM_UP }) },
     timeout: 60_000 + seconds * 20_000,
   };
 }
@@ -92,7 +94,8 @@ function jobsOf(options) {
 }
 
 /** All repetitions, every second one in the opposite order: the points of each. */
-async function runAll(jobs, { reps, maxMinutes, amounts, dir, timeout }) {
+async function runAll(jobs, { reps, maxMinutes, amounts, dir, timeout, smoke }) {
+  const runJob = smoke ? runOnce : runQuietly;
   const repetitions = [];
   const ends = Date.now() + maxMinutes * 60_000;
   for (let rep = 0; rep < reps && (rep === 0 || Date.now() < ends); rep++) {
@@ -100,7 +103,7 @@ async function runAll(jobs, { reps, maxMinutes, amounts, dir, timeout }) {
     for (const job of rep % 2 === 0 ? jobs : [...jobs].reverse()) {
       const { panel, key, run, pointsOf, ...own } = job;
       say(`repetition ${rep + 1} of ${reps}: ${key}`);
-      const results = await runOnce(run, SIZE, { ...amounts, ...own, key, entry: ENTRY, dir, timeout });
+      const results = await runJob(run, SIZE, { ...amounts, ...own, key, entry: ENTRY, dir, timeout });
       for (const point of pointsOf(results)) seen.push({ panel, ...point });
     }
     repetitions.push(seen);
@@ -149,7 +152,7 @@ function print(summary, only) {
   console.log('\nMedian (lowest–highest) of the repetitions; "× the first" is taken within a repetition.');
   if (only.includes('queued')) console.log("The server's CPU in each step of the drain is that of the whole drain.");
   if (summary.some(({ foreign }) => foreign?.high > NOISY))
-    console.log(`Others used more than ${percent(NOISY)} of the machine at times.`);
+    console.log(`Others used more than ${percent(NOISY)} of the machine in runs that were not better when made again.`);
 }
 
 const chartsOf = (summary, only) =>

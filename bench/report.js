@@ -5,6 +5,7 @@ import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { SCENARIOS } from './scenarios.js';
+import { NOISY } from './work.js';
 
 const FILE_SYSTEMS = {
   0xef53: 'ext4',
@@ -13,8 +14,6 @@ const FILE_SYSTEMS = {
   0x9123683e: 'btrfs',
   0x794c7630: 'overlay',
 };
-/** With more of the machine in other hands, a run says little. */
-export const NOISY = 0.1;
 
 /** What the figures depend on. */
 export function environment({ dir, against }) {

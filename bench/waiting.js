@@ -71,7 +71,7 @@ async function startAgain(run, killed, place) {
 
 async function waiting(run) {
   const { messages } = run.settings;
-  const dataDir = join(await run.folder(), 'data');
+  const dataDir = join(run.folder(), 'data');
   const first = run.role(OWN, 'store');
   const { port } = await first.ask('start', { dataDir });
   const steps = await store(run, first, port, dataDir);

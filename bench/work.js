@@ -1,13 +1,17 @@
 // How it is measured, whoever is measured: a run starts its roles, warms them up, and measures one phase or two; each phase
 // gives a rate or latencies, the CPU time of the roles, and how much of the machine others have used meanwhile. A kind says
 // which roles play the parts, in which file they are, and what they are told when they start.
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
-import { readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Role, now } from './role-channel.js';
 
+/** With more of the machine in other hands, a run says little. */
+export const NOISY = 0.1;
+/** A run that others have spoilt is made again so often. */
+const REPEATS = 2;
 const TICKS_PER_SECOND = 100;
 // More than the bare store writes.
 const BARE_MESSAGES_PER_SECOND = 3e6;
@@ -60,8 +64,9 @@ class Run {
     return made;
   }
 
-  async folder() {
-    this.#folder ??= await mkdtemp(join(this.#settings.dir, 'broadcast-bench-'));
+  /** Made at once: who is stopped meanwhile knows what to remove. */
+  folder() {
+    this.#folder ??= mkdtempSync(join(this.#settings.dir, 'broadcast-bench-'));
     return this.#folder;
   }
 
@@ -120,8 +125,8 @@ export function fanOut(kind, { publishers = 1, subscribers, apart = false, persi
     const copies = apart ? 1 : count;
     const { start = {} } = kind;
     const server = run.role(kind, 'relay');
-    const dataDir = durable ? join(await run.folder(), 'data') : undefined;
-    const { port } = await server.ask('start', { ...start, dataDir, folder: await run.folder(), patient: !persistent });
+    const dataDir = durable ? join(run.folder(), 'data') : undefined;
+    const { port } = await server.ask('start', { ...start, dataDir, folder: run.folder(), patient: !persistent });
     const place = i => ({ ...start, port, size, persistent, ...(apart && { channel: `bench-${i}` }) });
     const receivers = Array.from({ length: count }, (_, i) =>
       run.role(kind, 'receiver', `${kind.receiver}-${i}`, i === 0),
@@ -172,7 +177,7 @@ async function startStore(kind, run, size, messages) {
   const server = run.role(kind, 'store');
   const { warmUp } = run.settings;
   const room = roomFor(size, messages) + roomFor(size, warmUp);
-  const folder = await run.folder();
+  const folder = run.folder();
   const { port } = await server.ask('start', { ...start, dataDir: join(folder, 'data'), folder, room });
   const sender = run.role(kind, 'sender');
   await sender.ask('start', { ...start, port, name: 'publisher', durable: true });
@@ -250,7 +255,7 @@ export function roundTrip(kind, persistent) {
   return async (run, size) => {
     const { start = {} } = kind;
     const server = run.role(kind, 'relay');
-    const { port } = await server.ask('start', { ...start, folder: await run.folder() });
+    const { port } = await server.ask('start', { ...start, folder: run.folder() });
     const echo = run.role(kind, 'echo');
     await echo.ask('start', { ...start, port, name: 'echo', persistent });
     const pinger = run.role(kind, 'pinger');
@@ -274,7 +279,7 @@ export function idle(kind) {
     const { start = {} } = kind;
     const { connections, warmConnections } = run.settings;
     const server = run.role(kind, 'relay');
-    const { port } = await server.ask('start', { ...start, folder: await run.folder() });
+    const { port } = await server.ask('start', { ...start, folder: run.folder() });
     const crowds = Array.from({ length: CROWDS }, (_, i) => run.role(kind, 'crowd', `${kind.crowd}-${i}`, false));
     await Promise.all(crowds.map((role, i) => role.ask('start', { ...start, port, name: `crowd-${i}` })));
     const come = count => Promise.all(crowds.map(role => role.ask('come', { count: count / CROWDS })));
@@ -300,7 +305,7 @@ export function manyChannels(kind, { persistent = true, subscribers = 10, apart 
     const { start = {} } = kind;
     const { channels, amount, warmUp } = run.settings;
     const server = run.role(kind, 'relay');
-    const { port } = await server.ask('start', { ...start, folder: await run.folder(), patient: !persistent });
+    const { port } = await server.ask('start', { ...start, folder: run.folder(), patient: !persistent });
     const told = { ...start, port, size, persistent, channels, apart };
     const { memory: before } = await server.ask('stats');
     const receivers = Array.from({ length: subscribers }, (_, i) =>
@@ -344,7 +349,7 @@ export function paced(kind, { persistent = true } = {}) {
   return async (run, size) => {
     const { start = {} } = kind;
     const server = run.role(kind, 'relay');
-    const { port } = await server.ask('start', { ...start, folder: await run.folder(), patient: !persistent });
+    const { port } = await server.ask('start', { ...start, folder: run.folder(), patient: !persistent });
     const told = { ...start, port, size, persistent };
     const receiver = run.role(kind, 'receiver');
     await receiver.ask('start', { ...told, name: 'subscriber' });
@@ -371,7 +376,7 @@ export function paced(kind, { persistent = true } = {}) {
 /** One stored message at a time, each awaited. */
 export const synced = kind => async (run, size) => {
   const server = run.role(kind, 'store');
-  const { port } = await server.ask('start', { dataDir: join(await run.folder(), 'data') });
+  const { port } = await server.ask('start', { dataDir: join(run.folder(), 'data') });
   const sender = run.role(kind, 'sender');
   await sender.ask('start', { port, name: 'publisher' });
   const { syncs: messages, warmSyncs: warmUp } = run.settings;
@@ -385,7 +390,7 @@ export const synced = kind => async (run, size) => {
 /** The same file operations and one trip over the loopback, without us. */
 export const syncedLimit = kind => async (run, size) => {
   const server = run.role(kind, 'store');
-  const { port } = await server.ask('start', { folder: await run.folder() });
+  const { port } = await server.ask('start', { folder: run.folder() });
   const prober = run.role(kind, 'pinger');
   await prober.ask('start', { port });
   const { syncs: messages, warmSyncs: warmUp } = run.settings;
@@ -413,4 +418,22 @@ export async function runOnce(scenario, size, settings) {
   } finally {
     process.off('exit', abandon);
   }
+}
+
+const noiseOf = results =>
+  Math.max(
+    ...Object.values(results)
+      .flat()
+      .map(({ foreign }) => foreign),
+  );
+
+/** The same; again when others have used the machine meanwhile, and the best of these. */
+export async function runQuietly(scenario, size, settings) {
+  let best;
+  for (let attempt = 0; attempt <= REPEATS; attempt++) {
+    const results = await runOnce(scenario, size, settings);
+    if (best === undefined || noiseOf(results) < noiseOf(best)) best = results;
+    if (!(noiseOf(best) > NOISY)) break;
+  }
+  return best;
 }

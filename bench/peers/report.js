@@ -1,5 +1,6 @@
 // Medians and spreads of the repetitions, a table for each kind of work. Ratios are taken within a repetition.
-import { NOISY, show, short, spread, table } from '../report.js';
+import { show, short, spread, table } from '../report.js';
+import { NOISY } from '../work.js';
 import { WORK } from './catalogue.js';
 
 /** Who the others are compared with, where there is one. */

@@ -1,16 +1,12 @@
 // npm run bench:peers: Broadcast and its peers at the same work, taking turns. docs/performance.md says how to read it.
 import { installDebian } from '../../scripts/external.js';
 import { command, ENTRY, keep, prepare, RESULTS, say } from '../command.js';
-import { NOISY } from '../report.js';
-import { runOnce } from '../work.js';
+import { runOnce, runQuietly } from '../work.js';
 import { PEERS, SERVERS, versionsOf, WORK } from './catalogue.js';
 import { findCommand } from './daemon.js';
 import { installPackages } from './install.js';
 import { readOptions } from './options.js';
 import { summarize, tablesOf } from './report.js';
-
-/** A run that others have spoilt is made again so often. */
-const REPEATS = 2;
 
 /** Those that can be run here; the others are named. */
 function available(names) {
@@ -32,18 +28,9 @@ function jobsOf({ work, sizes }, peers) {
   );
 }
 
-const noiseOf = results => Math.max(...Object.values(results).map(({ foreign }) => foreign));
-
-/** One run; again when others have used the machine meanwhile. */
-async function runJob({ key, work, size, peer }, options) {
-  const settings = { ...options.amounts, key, entry: ENTRY, dir: RESULTS, timeout: options.timeout };
-  let best;
-  for (let attempt = 0; attempt <= REPEATS; attempt++) {
-    const results = await runOnce(WORK[work].run(peer), size, settings);
-    if (best === undefined || noiseOf(results) < noiseOf(best)) best = results;
-    if (options.smoke || !(noiseOf(best) > NOISY)) break;
-  }
-  return best;
+function runJob({ key, work, size, peer }, { amounts, timeout, smoke }) {
+  const settings = { ...amounts, key, entry: ENTRY, dir: RESULTS, timeout };
+  return (smoke ? runOnce : runQuietly)(WORK[work].run(peer), size, settings);
 }
 
 /**
