@@ -79,6 +79,8 @@ export class Outbox {
   #taken = new RangeSet();
   #announcedFloor = 1;
   #wasFull = false;
+  /** The data of a message is being read, which may send others. */
+  #isWriting = false;
   readonly #final = new FinalFailures();
   /** Failures that are reported once the batches are in order: who hears of them may send something. */
   #ended: DeliveryFailure[] = [];
@@ -138,9 +140,11 @@ export class Outbox {
     const now = message.ttl === undefined ? 0 : this.#host.clock.monotonic();
     const { counter } = id;
     let batch = this.#batches.last();
-    if (batch?.fits(message, id, tracked, now) !== true) batch = this.#newBatch(message, id, tracked, now);
+    // What is sent while another message is written does not go behind it, where it is being written.
+    if (this.#isWriting || batch?.fits(message, id, tracked, now) !== true)
+      batch = this.#newBatch(message, id, tracked, now);
     const isFirst = batch.count === 0;
-    const isHere = batch.write(message, counter, this.#host.write) && (!isFirst || batch.first === this.#nextPosition);
+    const isHere = this.#write(batch, message, counter) && (!isFirst || batch.first === this.#nextPosition);
     if (!this.#hasRoom(batch.bodyBytes)) this.#refuse();
     if (!isHere) {
       const body = batch.takeBody();
@@ -157,6 +161,16 @@ export class Outbox {
       this.pump();
     } else if (batch.count === 1) this.#host.wake();
     if (this.full) this.#wasFull = true;
+  }
+
+  #write(batch: OutBatch, message: BroadcastMessage, counter: number): boolean {
+    const wasWriting = this.#isWriting;
+    this.#isWriting = true;
+    try {
+      return batch.write(message, counter, this.#host.write);
+    } finally {
+      this.#isWriting = wasWriting;
+    }
   }
 
   #refuse(): never {
@@ -244,7 +258,7 @@ export class Outbox {
       this.#sent++;
       this.#onWire += batch.count;
       this.#onWireBytes += batch.size;
-      this.#write(batch, connection);
+      this.#transmit(batch, connection);
     }
     this.#dropSettled();
   }
@@ -253,7 +267,7 @@ export class Outbox {
     return this.#onWire + count <= sendWindow && this.#onWireBytes + size <= sendWindowBytes;
   }
 
-  #write(batch: OutBatch, connection: Known): void {
+  #transmit(batch: OutBatch, connection: Known): void {
     const now = batch.expiresAt === Infinity ? 0 : this.#host.clock.monotonic();
     if (batch.isDoubtful && !batch.envelope.persistent) {
       this.#end(batch, 'dropped', 1);
@@ -262,18 +276,18 @@ export class Outbox {
     const { isWritten } = batch;
     const isWhole = !isWritten && batch.isUntouched && now < batch.expiresAt;
     const whole = batch.asBatch(this.#host.identity, this.floor, now, batch.isDoubtful);
-    if (isWhole) this.#writePart(whole, connection);
+    if (isWhole) this.#transmitPart(whole, connection);
     else {
       const isTaken = (position: number): boolean => isWritten && this.#taken.has(position);
       for (const { from, end } of batch.unsettled(isTaken)) {
-        if (now < batch.expiresAt) this.#writePart(sliceBatch(whole, from, end - from), connection);
+        if (now < batch.expiresAt) this.#transmitPart(sliceBatch(whole, from, end - from), connection);
         else this.#end(batch, 'expired', isWritten ? 1 : 0, from, end);
       }
     }
     batch.isWritten = true;
   }
 
-  #writePart(part: Batch, connection: Known): void {
+  #transmitPart(part: Batch, connection: Known): void {
     this.#announcedFloor = Math.max(this.#announcedFloor, part.floor);
     this.#host.send(encodeMessagesHeader(part, connection.sender, this.#host.aliases, processIdPrefix));
     this.#host.send(part.items);
