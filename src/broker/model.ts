@@ -246,7 +246,7 @@ export class Session {
   /** What waits for any instance, by subscription. */
   readonly queues = new Map<string, Queue>();
   /** Those of its queues and lanes that something may wait in: one that does is among them. */
-  readonly eager = new Set<Queue>();
+  readonly eager = new SmallSet<Queue>();
   /** Stored messages in all of its queues. */
   messages = 0;
   bytes = 0;
