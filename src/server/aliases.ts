@@ -5,10 +5,6 @@ import { ALIAS_KIND, encodeAlias, encodeSender } from '../protocol/frames.js';
 
 /** Names that get a number; further ones are written in full, which always works. */
 const MAX_ALIASES = 262_144;
-/** A name gets a number when it has been written in full so often: to announce it costs more than to write it some times. */
-const USES = 4;
-/** Names whose uses are counted; when there are more, counting begins anew. */
-const MAX_COUNTED = 4096;
 
 interface Known {
   readonly kind: number;
@@ -25,9 +21,6 @@ export class Aliases implements AliasSource, AliasLookup {
   readonly #channels = new Map<string, number>();
   readonly #clients = new Map<string, number>();
   readonly #senders = new Map<string, number>();
-  /** How often names without a number were written in full. */
-  readonly #channelUses = new Map<string, number>();
-  readonly #clientUses = new Map<string, number>();
 
   channel(name: string): number | undefined;
   channel(alias: number): string | undefined;
@@ -47,26 +40,20 @@ export class Aliases implements AliasSource, AliasLookup {
     return known?.kind === kind ? known.name : undefined;
   }
 
-  /** A channel was written in full, or is about to be: the number that it has, or has earned by now while there are any left. */
-  useChannel(name: string): number | undefined {
-    return this.#use(name, this.#channels, this.#channelUses, ALIAS_KIND.CHANNEL);
+  /** Gives a channel a number, while there are any left. */
+  addChannel(name: string): number | undefined {
+    return this.#add(name, this.#channels, ALIAS_KIND.CHANNEL);
   }
 
-  /** The same for a client. */
-  useClient(name: string): number | undefined {
-    return this.#use(name, this.#clients, this.#clientUses, ALIAS_KIND.CLIENT);
+  /** Gives a client a number, while there are any left. */
+  addClient(name: string): number | undefined {
+    return this.#add(name, this.#clients, ALIAS_KIND.CLIENT);
   }
 
-  #use(name: string, names: Map<string, number>, uses: Map<string, number>, kind: number): number | undefined {
+  #add(name: string, names: Map<string, number>, kind: number): number | undefined {
     const known = names.get(name);
-    if (known !== undefined || names.size >= MAX_ALIASES) return known;
-    const used = (uses.get(name) ?? 0) + 1;
-    if (used < USES) {
-      if (uses.size >= MAX_COUNTED) uses.clear();
-      uses.set(name, used);
-      return undefined;
-    }
-    uses.delete(name);
+    if (known !== undefined) return known;
+    if (names.size >= MAX_ALIASES) return undefined;
     const alias = this.#known.push({ kind, name }) - 1;
     names.set(name, alias);
     return alias;

@@ -194,16 +194,16 @@ export class Peer implements ConnectionOwner, Outlet {
     if (batch.first + batch.count - Math.max(batch.floor, instance.sender.floor) > SEND_WINDOW.messages)
       throw new PeerFault('protocol-error', 'malformed frame: a position lies above the window of unsettled messages');
     checkBatch(batch, config.limits);
-    batch.wire = wireAsReceived(batch, frame, aliases, this.#alias);
+    batch.wire = wireAsReceived(batch, frame, aliases, this.#alias, aliased);
     if (!aliased) this.#answerNames(batch);
     broker.publish(instance, batch);
   }
 
-  /** The client has written names in full: it is told the numbers of those that have one. */
+  /** The client has written names in full: it is told their numbers. */
   #answerNames(batch: Batch): void {
     const { aliases } = this.#hub;
-    for (const channel of batch.envelope.channels) this.#announce(aliases.useChannel(channel));
-    for (const client of batch.envelope.clients) this.#announce(aliases.useClient(client));
+    for (const channel of batch.envelope.channels) this.#announce(aliases.addChannel(channel));
+    for (const client of batch.envelope.clients) this.#announce(aliases.addClient(client));
   }
 
   #announce(alias: number | undefined): void {

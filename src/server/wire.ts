@@ -10,9 +10,12 @@ export interface Wire {
   readonly aliases: readonly number[];
 }
 
-/** The frame as it came from a client. */
-export function wireAsReceived(batch: Batch, frame: Buffer, aliases: Aliases, sender: number): Wire {
-  return { pieces: [frame], aliases: [sender, ...aliasesOf(batch, aliases)] };
+/** The frame as it came from a client. `aliased`: it uses nothing but numbers. */
+export function wireAsReceived(batch: Batch, frame: Buffer, aliases: Aliases, sender: number, aliased: boolean): Wire {
+  const { channels, clients } = batch.envelope;
+  // One of several targets may be a number beside names; of a single name nothing has to be announced.
+  const used = aliased || channels.length + clients.length > 1 ? aliasesOf(batch, aliases) : [];
+  return { pieces: [frame], aliases: [sender, ...used] };
 }
 
 function aliasesOf(batch: Batch, aliases: Aliases): number[] {
@@ -34,7 +37,7 @@ export function wireOf(batch: Batch, offset: number, count: number, aliases: Ali
   const kept = part.wire as Wire | undefined;
   // The store may hand out a batch that it kept longer than its sender's number lived.
   if (kept !== undefined && aliases.sender(kept.aliases[0] as number) !== undefined) return kept;
-  for (const channel of part.envelope.channels) aliases.useChannel(channel);
+  for (const channel of part.envelope.channels) aliases.addChannel(channel);
   const sender = aliases.addSender(part.sender, '');
   const header = encodeMessagesHeader(part, sender, aliases, aliases.sender(sender)?.idPrefix ?? '');
   const wire: Wire = { pieces: [header, part.items], aliases: [sender, ...aliasesOf(part, aliases)] };
