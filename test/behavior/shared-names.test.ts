@@ -296,3 +296,8 @@ describe('shared names after the server was killed', () => {
     expect(await inboxes[1]?.reached(1)).toEqual([1]);
   });
 });
+
+// Found by `npm run faults -- model --seed 900309 --runs 1` (at 10d9e03 too): two instances handle a channel; one of them is
+// cut off while messages for it come, which the other handles, takes its handler away while it is away, a third one joins and
+// handles the channel, and the one that was cut off comes back: the third is given what the other has handled.
+it.todo('of a shared name, one that has just joined is not given what another has handled while a third was away');
