@@ -88,6 +88,17 @@ export class RangeSet {
     return parts;
   }
 
+  /** The parts of a range that are in the set. */
+  within(first: number, count: number): NumberRange[] {
+    const parts: NumberRange[] = [];
+    let at = first;
+    for (const gap of [...this.missing(first, count), { first: first + count, count: 0 }]) {
+      if (gap.first > at) parts.push({ first: at, count: gap.first - at });
+      at = gap.first + gap.count;
+    }
+    return parts;
+  }
+
   delete(first: number, count: number): void {
     if (count <= 0) return;
     const end = first + count;

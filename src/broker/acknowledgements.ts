@@ -9,16 +9,17 @@
 import { bytesOf } from '../batch.js';
 import { BroadcastError } from '../errors.js';
 import type { FailureReason } from '../receipts.js';
-import { noteLive } from './handled.js';
+import { isHandled, noteLive } from './handled.js';
 import type { Context } from './context.js';
 import { deadLetter } from './dead-letters.js';
-import { account, pump, pumpInstance, rewind } from './delivery.js';
+import { account, pump, pumpInstance } from './delivery.js';
+import { giveBack } from './lanes.js';
 import { SELF, targetOf, type Delivery, type Instance, type Queue, type Refusal } from './model.js';
 import { PeerFault, type Range } from './ports.js';
 import { progressed } from './progress.js';
 import { sessionQueue } from './registry.js';
 import { reportFailure } from './senders.js';
-import { finish, join, leave, letGo, scheduleCommit, storeEntries } from './store.js';
+import { finish, leave, letGo, scheduleCommit, storeEntries } from './store.js';
 
 /** Handlers have ended for these delivery numbers. Throws `invalid-ack`. */
 export function acknowledge(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
@@ -225,6 +226,8 @@ export function rejectDelivery(ctx: Context, instance: Instance, rejection: Reje
     throw new BroadcastError('store-full', 'no room for a message that was rejected');
   }
   if (kind === 'no-handler') {
+    // By its acknowledgement it ends as if this instance had handled it as well.
+    if (isHandled(queue, delivery.handle + index)) return;
     refuse(delivery, index, queue, 'waits');
     reportOne(ctx, delivery, index, targetOf(queue), 'no-handler', false, attempts);
     giveBack(ctx, queue, delivery.handle + index, 1);
@@ -274,14 +277,6 @@ function reportOne(
 
 // ---- giving back -----------------------------------------------------------------------------------------------------
 
-/** Stored messages that were on their way wait again, for whichever instance handles them. */
-function giveBack(ctx: Context, queue: Queue, handle: number, count: number): void {
-  const target = sessionQueue(queue.session, queue.subscription);
-  if (queue !== target) join(ctx, queue, target, handle, count);
-  rewind(target, handle);
-  target.redeliverBelow = Math.max(target.redeliverBelow, handle + count);
-}
-
 /** Deliveries that the instance did not handle and gives back, uncharged. Throws `invalid-ack`. */
 export function release(ctx: Context, instance: Instance, ranges: readonly Range[]): void {
   const waiting = new Set<Queue>();
@@ -317,14 +312,24 @@ function releaseOne(ctx: Context, instance: Instance, number: number, waiting: S
     finish(ctx, entry, offset + index, 1, false);
   }
   const refusals = delivery.refused?.get(index);
+  let waits = false;
+  let isDelivered = false;
   for (const queue of queues) {
+    const bytes = bytesOf(entry.batch, offset + index, 1);
     // Without a handle all of its queues have refused it: there was nothing to be stored.
-    if (delivery.handle === 0) letGo(queue, 1, bytesOf(entry.batch, offset + index, 1));
-    if (refusals?.has(queue) === true) continue;
-    giveBack(ctx, queue, delivery.handle + index, 1);
-    waiting.add(sessionQueue(queue.session, queue.subscription));
+    if (delivery.handle === 0) letGo(queue, 1, bytes);
+    const refusal = refusals?.get(queue);
+    if (refusal !== undefined) {
+      waits ||= refusal === 'waits';
+    } else if (isHandled(queue, delivery.handle + index)) {
+      leave(ctx, queue, delivery.handle + index, 1, bytes, true);
+      isDelivered = true;
+    } else {
+      giveBack(ctx, queue, delivery.handle + index, 1);
+      waiting.add(sessionQueue(queue.session, queue.subscription));
+      waits = true;
+    }
   }
-  if (queues.length > 0 && queues.every(queue => refusals?.has(queue) === true && refusals.get(queue) !== 'waits'))
-    finish(ctx, entry, offset + index, 1, false);
+  if (queues.length > 0 && !waits) finish(ctx, entry, offset + index, 1, isDelivered);
   if (delivery.done === delivery.count) dismiss(delivery);
 }

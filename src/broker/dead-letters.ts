@@ -177,6 +177,8 @@ export async function retryDeadLetter(ctx: Context, name: string, id: string): P
   // Asked for twice at a time it goes back once.
   if (ctx.engine.usage(source).messages === before) return queue;
   grow(queue, 1, batch.items.length);
+  // It is new to those too that had handled it.
+  queue.handled?.delete(handle, 1);
   waitsAgain(ctx, handle);
   return queue;
 }

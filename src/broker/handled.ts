@@ -36,6 +36,11 @@ export function rememberHandled({ session, subscription }: Queue, handle: number
   handled.deleteBelow(lowest);
 }
 
+/** An instance of the name has handled what is stored, and another one may have been waited for since. */
+export function isHandled({ session, subscription }: Queue, handle: number): boolean {
+  return session.queues.get(subscription)?.handled?.has(handle) === true;
+}
+
 function lowestWaiting(lane: Queue): number {
   let lowest = lane.behind ? lane.cursor : Infinity;
   for (const delivery of lane.inflight) if (delivery.handle !== 0) lowest = Math.min(lowest, delivery.handle);
@@ -51,12 +56,7 @@ export function carryHandled(delivery: Delivery): void {
     const known = entry.handledBy.get(queue);
     if (known === undefined) continue;
     const handled = (queue.handled ??= new RangeSet());
-    for (const { offset, count } of openParts(delivery)) {
-      let from = offset;
-      for (const gap of [...known.missing(offset, count), { first: offset + count, count: 0 }]) {
-        if (gap.first > from) handled.add(entry.handle + from, gap.first - from);
-        from = gap.first + gap.count;
-      }
-    }
+    for (const { offset, count } of openParts(delivery))
+      for (const part of known.within(offset, count)) handled.add(entry.handle + part.first, part.count);
   }
 }

@@ -20,7 +20,7 @@ import {
   send,
   takeInFlight,
 } from './delivery.js';
-import { joinQueue } from './lanes.js';
+import { giveBack, joinQueue } from './lanes.js';
 import {
   type Delivery,
   type Entry,
@@ -112,7 +112,7 @@ export function resume(ctx: Context, instance: Instance): void {
   for (const one of held) {
     const isWanted = instance.handlers.has(one.queue.subscription) && !isExpired(ctx, one.delivery.entry);
     if (isWanted) sendAgain(ctx, instance, one);
-    else putBack(one);
+    else putBack(ctx, one);
   }
   pumpInstance(ctx, instance);
   if (instance.session.noticesWaiting)
@@ -137,10 +137,9 @@ function sendAgain(ctx: Context, instance: Instance, { queue, delivery }: Held):
 }
 
 /** What was held for an instance waits for any instance of its name again. */
-function putBack({ queue, delivery }: Held): void {
+function putBack(ctx: Context, { queue, delivery }: Held): void {
   queue.inflight.delete(delivery);
-  for (const { handle } of openHandles(delivery)) rewind(queue, handle);
-  queue.redeliverBelow = Math.max(queue.redeliverBelow, delivery.handle + delivery.count);
+  for (const { handle, count } of openHandles(delivery, queue)) giveBack(ctx, queue, handle, count);
 }
 
 // ---- going -----------------------------------------------------------------------------------------------------------
@@ -283,7 +282,7 @@ function waitFor(ctx: Context, instance: Instance): void {
   const { clock, options } = ctx;
   saveSession(ctx, instance.session);
   const share = clock.setTimeout(() => {
-    returnHeld(instance);
+    returnHeld(ctx, instance);
     for (const queue of instance.session.queues.values()) pump(ctx, queue);
   }, options.deadAfter);
   // Of a process on another machine nobody knows whether it lives. If none of them were charged, a handler that ends its
@@ -304,8 +303,8 @@ export function waitForRestored(ctx: Context, instance: Instance): void {
   waitFor(ctx, instance);
 }
 
-function returnHeld(instance: Instance): void {
-  for (const one of instance.held) putBack(one);
+function returnHeld(ctx: Context, instance: Instance): void {
+  for (const one of instance.held) putBack(ctx, one);
   instance.held = [];
 }
 
@@ -329,7 +328,7 @@ function retire(ctx: Context, instance: Instance, charged: boolean): void {
     holdUntilDurable(ctx, session);
   }
   instance.suspects = [];
-  returnHeld(instance);
+  returnHeld(ctx, instance);
   for (const { lane } of instance.handlers.values()) joinQueue(ctx, lane);
   for (const channel of instance.handlers.keys()) saveHandler(ctx, instance.id, session, channel, false);
   session.instances.delete(instance.id);
