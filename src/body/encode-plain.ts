@@ -4,7 +4,7 @@
  */
 
 /** Nesting up to this depth takes the plain path; deeper values take the other one, which does not recurse. */
-export const MAX_PLAIN_DEPTH = 64;
+const MAX_PLAIN_DEPTH = 64;
 /** Objects in one value above which a set finds repeats faster than a look along the list. */
 const MAX_LISTED = 12;
 /** Texts up to this length are written by a loop, which is faster than a call into the runtime. */

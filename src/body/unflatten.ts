@@ -3,7 +3,7 @@
  * size, and nothing in it reaches a prototype.
  */
 import { ERRORS, MAX_PROPERTY_ESCAPES, NODE, propertyEscapes, VIEWS } from './nodes.js';
-import { invalid } from './plain.js';
+import { invalid } from './invalid.js';
 
 /**
  * What building may cost in processor time: generous, as only keys of maps and sets that were chosen to collide come

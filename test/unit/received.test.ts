@@ -1,7 +1,6 @@
-/** Messages of a batch as handlers get them: decoded together, and each as if it were alone. */
-import fc from 'fast-check';
+/** Messages of a batch as handlers get them: each as if it were alone. */
 import { describe, expect, it } from 'vitest';
-import { decodeBodies, decodeBody, encodeBody } from '../../src/body/index.js';
+import { decodeBody, encodeBody } from '../../src/body/index.js';
 import { ReceivedBatch } from '../../src/received.js';
 import { batchOf } from '../helpers/batch.js';
 
@@ -33,35 +32,4 @@ describe('messages of a batch', () => {
       if (typeof data === 'object' && data !== null) (data as { n: unknown }).n = 'changed';
     }
   });
-});
-
-it('bodies that are decoded together are what they are alone, as far as they are taken', () => {
-  const body = fc.oneof(
-    { weight: 18, arbitrary: fc.jsonValue().map(value => encodeBody(value)) },
-    fc.constant(encodeBody(new Set([1n]))),
-    fc.uint8Array({ maxLength: 40 }).map(bytes => Buffer.from(bytes)),
-  );
-  // What stands between two bodies of a batch: usually five bytes.
-  const between = fc.oneof(
-    { weight: 19, arbitrary: fc.uint8Array({ minLength: 5, maxLength: 5 }) },
-    fc.uint8Array({ maxLength: 7 }),
-  );
-  let taken = 0;
-  fc.assert(
-    fc.property(fc.array(fc.tuple(between, body), { maxLength: 40 }), items => {
-      const starts: number[] = [];
-      const ends: number[] = [];
-      let at = 0;
-      for (const [header, { length }] of items) {
-        starts.push((at += header.length));
-        ends.push((at += length));
-      }
-      const together = decodeBodies(Buffer.concat(items.flat()), starts, ends);
-      expect(together.length).toBeLessThanOrEqual(items.length);
-      together.forEach((value, i) => expect(value).toEqual(decodeBody((items[i] as [Uint8Array, Buffer])[1])));
-      taken += together.length;
-    }),
-    { numRuns: 500 },
-  );
-  expect(taken).toBeGreaterThan(500);
 });

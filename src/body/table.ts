@@ -1,47 +1,38 @@
 /**
- * The plain path of the body codec: values that MessagePack has a form for. They are written by encode-plain.ts and read by
- * msgpackr. What may be handed to the decoder is decided by `checkPlain`, which bounds depth and declared sizes by the bytes
- * that are there, so that hostile input costs no more than its length.
+ * The table of the other path, which is MessagePack as well: msgpackr writes and reads it. What may be handed to it is decided
+ * by `checkTable`, which bounds depth and declared sizes by the bytes that are there, so that hostile input costs no more
+ * than its length.
  */
 import { Packr } from 'msgpackr';
-import { BroadcastError } from '../errors.js';
-import { MAX_PLAIN_DEPTH } from './encode-plain.js';
+import { invalid } from './invalid.js';
+
+/** Arrays and maps in each other. */
+const MAX_DEPTH = 68;
 
 const packr = new Packr({ useRecords: false, copyBuffers: true, variableMapSize: true, int64AsType: 'bigint' });
 
-/** Encodes the table of the other path, which may hold bytes. A view of a buffer that is not written again. */
+/** A view of a buffer that is not written again. */
 export function encodeTable(table: readonly unknown[]): Buffer {
   return packr.pack(table);
 }
 
-/** The part of a buffer that is decoded; one for all, as decoding never waits. */
-const part = { start: 0, end: 0 };
-
-/**
- * Decodes the bytes from `start` to `end`, which `checkPlain` has passed. They are not made a view of their own: msgpackr
- * keeps a DataView with each buffer that it is given, and a batch of messages shares one.
- */
-export function decodePlain(bytes: Buffer, start: number, end: number): unknown {
-  part.start = start;
-  part.end = end;
+/** Decodes the bytes from `start` to `end`. Throws `body-invalid`. */
+export function decodeTable(bytes: Buffer, start: number, end: number): unknown {
+  checkTable(bytes, start, end);
   try {
-    return packr.unpack(bytes, part) as unknown;
+    return packr.unpack(bytes, { start, end }) as unknown;
   } catch (error) {
     throw invalid('its bytes are not valid', error);
   }
 }
 
-export function invalid(text: string, cause?: unknown): BroadcastError {
-  return new BroadcastError('body-invalid', `the body of the message cannot be decoded: ${text}`, { cause });
-}
-
-const counts = new Float64Array(MAX_PLAIN_DEPTH + 8);
+const counts = new Float64Array(MAX_DEPTH + 4);
 
 /**
  * Walks MessagePack from `start` to `end` without building anything: depth, every declared length against what is left,
- * no extension but undefined, no trailing bytes. `binary` allows byte strings (the table of the other path has them).
+ * no extension but undefined, no trailing bytes.
  */
-export function checkPlain(bytes: Uint8Array, start: number, end: number, binary: boolean): void {
+function checkTable(bytes: Uint8Array, start: number, end: number): void {
   let at = start;
   let depth = 0;
   counts[0] = 1;
@@ -70,7 +61,6 @@ export function checkPlain(bytes: Uint8Array, start: number, end: number, binary
         case 0xc4:
         case 0xc5:
         case 0xc6: {
-          if (!binary) throw invalid('it has a byte string on the plain path');
           const width = byte === 0xc4 ? 1 : byte === 0xc5 ? 2 : 4;
           const size = readSize(bytes, at, width, end);
           at += width + size;
@@ -131,7 +121,7 @@ export function checkPlain(bytes: Uint8Array, start: number, end: number, binary
     if (at > end) throw invalid('it is cut short');
     if (children < 0) continue;
     if (children > end - at) throw invalid('it announces more than it has');
-    if (++depth > MAX_PLAIN_DEPTH + 4) throw invalid('it is nested too deep');
+    if (++depth > MAX_DEPTH) throw invalid('it is nested too deep');
     counts[depth] = children;
   }
 }
