@@ -58,6 +58,8 @@ export class Shape {
   /** An object with these keys was read. */
   learn(keys: readonly string[]): void {
     this.#watched++;
+    // Not kept: whoever sends chooses them, and nobody would ever let them go.
+    if (keys.some(({ length }) => length > MAX_KEY_BYTES)) return;
     const isSame = keys.every((key, i) => key === this.#keys[i]);
     this.#keys = keys;
     this.#seen = isSame ? this.#seen + 1 : 1;

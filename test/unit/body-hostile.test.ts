@@ -1,5 +1,7 @@
 /** Bodies from a hostile encoder: refused with one code, at a cost that their size bounds, and no prototype is touched. */
 import { readFileSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { Packr } from 'msgpackr';
 import { describe, expect, it } from 'vitest';
 import { decodeBody, encodeBody } from '../../src/body/index.js';
@@ -23,6 +25,17 @@ const invalid = expect.objectContaining({ code: 'body-invalid' }) as Error;
 /** The most memory that this process has ever had, in bytes. */
 function peak(): number {
   return Number(/VmHWM:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]) * 1024;
+}
+
+/** A function that has everything collected that nobody holds, and returns the bytes of the heap. */
+function collector(): () => number {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  return () => {
+    // Layouts of objects, which name their keys, go one after the other.
+    for (let i = 0; i < 4; i++) collect();
+    return process.memoryUsage().heapUsed;
+  };
 }
 
 /** Numbers that follow from a seed (xorshift32). */
@@ -107,6 +120,32 @@ describe('a hostile body', () => {
       expect(Object.keys(arrays)).toEqual(['3']);
     }
     expect(peak() - before).toBeLessThan(64 * 1024 * 1024);
+  });
+
+  it('costs no more memory than its size explains, whatever its keys', () => {
+    const body = packr.pack(many(100_000, i => ({ [i % 2 === 0 ? 1023 : 1013]: 1 })));
+    const before = peak();
+    const value = decodeBody(body) as object[];
+    expect(value[1]).toEqual({ 1013: 1 });
+    expect(peak() - before).toBeLessThan(256 * 1024 * 1024);
+  });
+
+  it('leaves nothing behind, however long its keys', () => {
+    const collect = collector();
+    const body = Buffer.alloc(1024 * 1024 + 7, 0x78);
+    body[0] = 0x81;
+    body[1] = 0xdb;
+    body.writeUInt32BE(1024 * 1024, 2);
+    body[body.length - 1] = 1;
+    const keysOf = (): string[] => Object.keys(decodeBody(body) as object);
+    expect(keysOf()[0]).toHaveLength(1024 * 1024);
+    const before = collect();
+    for (let i = 0; i < 120; i++) {
+      // Where the head of a short key would say that its last byte is: it decides on the place where keys are remembered.
+      body[60] = i;
+      keysOf();
+    }
+    expect(collect() - before).toBeLessThan(32 * 1024 * 1024);
   });
 
   it('of a whole frame full of nodes is built at once', () => {
