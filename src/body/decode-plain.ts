@@ -4,16 +4,16 @@
  * than its length. Our own, because messages of one kind have the same keys one after the other, and whoever knows them
  * makes an object in a third of the time (shapes.ts, docs/decisions/0010-reading-known-shapes.md).
  */
-import { isAscii } from 'node:buffer';
 import { invalid } from './invalid.js';
-import { PROTOTYPE, ShapeTable, type Shape } from './shapes.js';
+import { ShapeTable, type Shape, type ShapeReader } from './shapes.js';
 import { TextTable } from './texts.js';
 
 /** Arrays and maps in each other; an encoder of ours goes to 64. */
 const MAX_DEPTH = 68;
-/** Texts from here on are looked at before they are decoded: ASCII is copied faster than UTF-8 is read. */
-const LONG_TEXT = 4096;
 
+/** `__proto__`, `constructor` and the like. */
+const INHERITED: ReadonlySet<string> = new Set(Object.getOwnPropertyNames(Object.prototype));
+const SHORTEST_INHERITED = Math.min(...[...INHERITED].map(({ length }) => length));
 /** Indexes up to here take no more room than names do. */
 const FEW_INDEXES = 8;
 const LAST_INDEX = 2 ** 32 - 2;
@@ -140,10 +140,7 @@ function expectUndefined(start: number): void {
 
 function readText(length: number): string {
   const start = skip(length);
-  const known = texts.at(bytes, start, at);
-  if (known !== undefined) return known;
-  if (length >= LONG_TEXT && isAscii(bytes.subarray(start, at))) return bytes.toString('latin1', start, at);
-  return bytes.toString('utf8', start, at);
+  return texts.at(bytes, start, at) ?? bytes.toString('utf8', start, at);
 }
 
 function enter(children: number): void {
@@ -169,9 +166,14 @@ function readFew(count: number): unknown[] {
 function readMap(count: number): object {
   enter(2 * count);
   const shape = shapes.shapeAt(bytes, at, count);
-  const object = shape?.read === undefined ? readMembers({}, count, shape) : shape.read(bytes, at);
+  const object = shape?.reader === undefined ? readMembers({}, count, shape) : readKnown(shape, shape.reader);
   depth--;
   return object;
+}
+
+function readKnown(shape: Shape, reader: ShapeReader): object {
+  shape.uses++;
+  return reader(bytes, at);
 }
 
 function readMembers(object: Record<string, unknown>, count: number, shape: Shape | undefined): object {
@@ -179,7 +181,7 @@ function readMembers(object: Record<string, unknown>, count: number, shape: Shap
   for (let i = 0; i < count; i++) {
     const key = readKey();
     seen?.push(key);
-    if (key === PROTOTYPE) {
+    if (key.length >= SHORTEST_INHERITED && INHERITED.has(key)) {
       setOwn(object, key, readValue());
       continue;
     }
@@ -204,7 +206,7 @@ function makeSparse(object: Record<string, unknown>): void {
   delete object[LAST_INDEX];
 }
 
-/** An encoder of ours does not write such a key on this path. */
+/** An assignment would set the prototype, or fail where the prototype is frozen. */
 function setOwn(object: Record<string, unknown>, key: string, value: unknown): void {
   Object.defineProperty(object, key, { value, writable: true, enumerable: true, configurable: true });
 }

@@ -17,37 +17,39 @@ export interface ShapeHost {
   readonly otherwise: (object: Record<string, unknown>, count: number, at: number) => object;
 }
 
-/** Objects with the same keys, one after the other, from which on a reader is worth its compiling. */
+/** By so many more objects had these keys than others had: a reader is worth its compiling. */
 const WORTH = 16;
 /** Objects after which no more is tried in a place whose keys are never the same. */
 const MAX_WATCHED = 4096;
-/** Objects with other keys after which a reader is given up. */
+/** Objects with other keys after which a reader is given up, unless there were more with those that it knows. */
 const MAX_MISSED = 4096;
 /** Readers that a process compiles at most: whoever chooses keys on purpose must not make it compile for ever. */
 const MAX_READERS = 512;
 /** Objects with more members, or longer keys, are dictionaries rather than records. */
 const MAX_MEMBERS = 32;
 const MAX_KEY_BYTES = 31;
-/** Places in the table; a power of two. */
-const PLACES = 256;
+/** Places in the table for each number of members; a power of two. */
+const PLACES = 64;
 
-/** The key that sets no property, neither in a literal nor by an assignment. */
-export const PROTOTYPE = '__proto__';
+/** The key that sets no property in a literal. */
+const PROTOTYPE = '__proto__';
 /** Head of a text of no bytes; that of one of up to 31 bytes is greater by their number. */
 const FIXED_TEXT = 0xa0;
 
+/** What is known of the objects that begin alike and have as many members. */
 export class Shape {
-  readonly count: number;
-  read: ShapeReader | undefined;
+  /** There is one while most of them have the same keys. */
+  reader: ShapeReader | undefined;
+  /** How often the reader was called. */
+  uses = 0;
   readonly #table: ShapeTable;
   #keys: readonly string[] = [];
   #seen = 0;
   #watched = 0;
   #missed = 0;
 
-  constructor(table: ShapeTable, count: number) {
+  constructor(table: ShapeTable) {
     this.#table = table;
-    this.count = count;
   }
 
   /** Where to put the keys of the next object; undefined when nobody wants to know. */
@@ -57,26 +59,33 @@ export class Shape {
 
   /** An object with these keys was read. */
   learn(keys: readonly string[]): void {
+    // One in another one may have been the last that was missing.
+    if (this.reader !== undefined) return;
     this.#watched++;
     // Not kept: whoever sends chooses them, and nobody would ever let them go.
     if (keys.some(({ length }) => length > MAX_KEY_BYTES)) return;
-    const isSame = keys.every((key, i) => key === this.#keys[i]);
-    this.#keys = keys;
-    this.#seen = isSame ? this.#seen + 1 : 1;
+    // Those that most have: each object speaks for its own keys, and against others (Boyer and Moore's majority vote).
+    this.#seen += keys.every((key, i) => key === this.#keys[i]) ? 1 : -1;
+    if (this.#seen < 1) {
+      this.#keys = keys;
+      this.#seen = 1;
+    }
     if (this.#seen < WORTH) return;
-    this.read = this.#table.compile(keys, () => this.#miss());
-    this.#seen = this.#watched = this.#missed = 0;
-    if (this.read === undefined) this.#watched = MAX_WATCHED;
+    this.reader = this.#table.compile(this.#keys, () => this.#miss());
+    this.#seen = this.#watched = this.#missed = this.uses = 0;
+    if (this.reader === undefined) this.#watched = MAX_WATCHED;
   }
 
   #miss(): void {
-    if (++this.#missed >= MAX_MISSED) this.read = undefined;
+    if (++this.#missed < MAX_MISSED) return;
+    if (this.#missed * 2 > this.uses) this.reader = undefined;
+    this.#missed = this.uses = 0;
   }
 }
 
 export class ShapeTable {
   readonly #host: ShapeHost;
-  readonly #shapes = new Array<Shape | undefined>(PLACES).fill(undefined);
+  readonly #shapes = new Array<Shape | undefined>(MAX_MEMBERS * PLACES).fill(undefined);
   #readersLeft = MAX_READERS;
 
   constructor(host: ShapeHost) {
@@ -93,10 +102,9 @@ export class ShapeTable {
     if (count === 0 || count > MAX_MEMBERS) return undefined;
     const head = bytes[at] as number;
     const last = bytes[at + head - FIXED_TEXT] as number;
-    const place = (count * 31 + head * 7 + (bytes[at + 1] as number) * 13 + last * 3) & (PLACES - 1);
-    const shape = this.#shapes[place];
-    if (shape === undefined) return (this.#shapes[place] = new Shape(this, count));
-    return shape.count === count ? shape : undefined;
+    const hash = head * 7 + (bytes[at + 1] as number) * 13 + last * 3;
+    const place = (count - 1) * PLACES + (hash & (PLACES - 1));
+    return (this.#shapes[place] ??= new Shape(this));
   }
 
   /** Undefined when these keys do not suit, or no code may be made. `missed`: the reader met other keys. */

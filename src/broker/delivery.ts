@@ -20,7 +20,7 @@ import {
   type Queue,
   type Session,
 } from './model.js';
-import { forgetLive } from './live.js';
+import { dropStored, forgetLive } from './live.js';
 import { notInFlight } from './parts.js';
 import { progressed } from './progress.js';
 import type { FailureReason } from '../receipts.js';
@@ -346,9 +346,10 @@ function drop(ctx: Context, queue: Queue, delivery: Delivery): void {
 
 // ---- back to the queue ---------------------------------------------------------------------------------------------
 
-/** The queue is read again from `handle` on, at the latest. */
+/** The queue is read again from `handle` on, at the latest, and what it holds in memory of what is in the store is read too. */
 export function rewind(queue: Queue, handle: number): void {
-  const first = Math.min(queue.fetched.peek()?.handle ?? Infinity, queue.aside?.[0]?.handle ?? Infinity);
+  const { fetched, aside } = queue;
+  const first = Math.min(fetched.peek()?.handle ?? Infinity, aside?.[0]?.handle ?? Infinity, dropStored(queue));
   const next = queue.waiting ? Math.min(queue.cursor, first) : first;
   queue.fetched.clear();
   queue.aside = undefined;

@@ -3,7 +3,7 @@ import { bytesOf } from '../batch.js';
 import type { NumberRange } from '../range-set.js';
 import type { Context } from './context.js';
 import { newDelivery, rewind, stopReading } from './delivery.js';
-import { mergeLive, takeLive } from './live.js';
+import { dropStored, mergeLive, takeLive } from './live.js';
 import type { Delivery, Queue } from './model.js';
 import { notInFlight } from './parts.js';
 import { sessionQueue } from './registry.js';
@@ -59,6 +59,7 @@ export function joinQueue(ctx: Context, lane: Queue): void {
   for (const { first, count } of queue.handled?.ranges() ?? [])
     for (const part of notInFlight(lane, { handle: first, batch: { count } }))
       countAsDelivered(ctx, lane, first + part.offset, part.count);
+  dropStored(lane);
   stopReading(lane);
   if (ctx.engine.usage(lane.id).messages > 0) {
     // What waited for several instances of the name waits once from here on.

@@ -38,6 +38,27 @@ export function takeLive(queue: Queue): Delivery[] {
   return deliveries;
 }
 
+/**
+ * What a queue holds in memory and has been stored meanwhile, with a later message of its sender for somebody else, leaves
+ * memory. Returns its lowest handle, from which on the queue must be read; Infinity when there is none.
+ */
+export function dropStored(queue: Queue): number {
+  let lowest = Infinity;
+  for (const { handle } of queue.live) if (handle !== 0 && handle < lowest) lowest = handle;
+  if (lowest === Infinity) return lowest;
+  for (const delivery of takeLive(queue)) {
+    const { entry, handle, count, redelivered } = delivery;
+    if (handle === 0) {
+      addLive(queue, delivery);
+      continue;
+    }
+    entry.deliveries.delete(delivery);
+    // The store keeps its attempts, and not that it may have been handled.
+    if (redelivered) queue.redeliverBelow = Math.max(queue.redeliverBelow, handle + count);
+  }
+  return lowest;
+}
+
 /** Live deliveries come to a queue from another one, each at its place in the order in which they were routed. */
 export function mergeLive(ctx: Context, queue: Queue, deliveries: readonly Delivery[]): void {
   const inOrder = (a: Delivery, b: Delivery): number => a.entry.serial - b.entry.serial || a.offset - b.offset;

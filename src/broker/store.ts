@@ -13,6 +13,7 @@ import { bytesOf } from '../batch.js';
 import type { AppendBatch } from '../engine/engine.js';
 import { BroadcastError } from '../errors.js';
 import { armStored } from './alarms.js';
+import { dropStored } from './live.js';
 import type { Context } from './context.js';
 import { RangeSet } from '../range-set.js';
 import { carryHandled, rememberHandled } from './handled.js';
@@ -333,18 +334,8 @@ export function storeQueues(ctx: Context, queues: readonly Queue[]): boolean {
 
 /** What waits in memory has been stored and is read back when its turn comes. */
 function fallBehind(queue: Queue): void {
-  const first = queue.live.peek();
-  if (first === undefined || first.handle === 0) return;
-  for (const delivery of queue.live) delivery.entry.deliveries.delete(delivery);
-  if (!queue.waiting) queue.cursor = lowestHandle(queue);
+  const lowest = dropStored(queue);
+  if (lowest === Infinity) return;
+  if (!queue.waiting) queue.cursor = lowest;
   queue.behind = true;
-  queue.live.clear();
-  queue.liveMessages = 0;
-  queue.liveBytes = 0;
-}
-
-function lowestHandle(queue: Queue): number {
-  let lowest = Infinity;
-  for (const { handle } of queue.live) lowest = Math.min(lowest, handle);
-  return lowest;
 }

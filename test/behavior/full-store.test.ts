@@ -5,7 +5,16 @@ import { FRAME } from '../../src/protocol/constants.js';
 import { TestClock } from '../../src/testing/index.js';
 import { fillable, PATIENT, stuck } from '../helpers/full-store.js';
 import { RawPeer } from '../helpers/raw-peer.js';
-import { connectedClient, departures, heldReader, Inbox, newClient, queuedFor, startServer } from '../helpers/scene.js';
+import {
+  connectedClient,
+  departures,
+  gate,
+  heldReader,
+  Inbox,
+  newClient,
+  queuedFor,
+  startServer,
+} from '../helpers/scene.js';
 
 describe('what waits in memory for a recipient, because the store is full', () => {
   it.each<[string, (server: { forget(name: string): Promise<void> }, client: BroadcastClient) => Promise<void>]>([
@@ -146,6 +155,47 @@ describe('what waits in memory for a recipient, because the store is full', () =
     await sender.flush();
     expect(await queuedFor(server, 'reader')).toBe(0);
     expect(failures.items).toHaveLength(1);
+  });
+
+  it('is given once when it was stored meanwhile and its recipient does not come back, and its sender hears of each recipient', async () => {
+    const { engine, store } = fillable();
+    const clock = new TestClock();
+    const { port, server } = await startServer('memory', { ...PATIENT, clock, engine, instanceGrace: 1000 });
+    const gone = departures(server);
+    const sender = await connectedClient(port, 'sender');
+    const lost = await RawPeer.open(port, { name: 'reader' });
+    await lost.subscribe('room', 5);
+    const slow = newClient(port, 'slow');
+    const { promise, open } = gate();
+    slow.onMessage('room', () => promise);
+    await slow.connect();
+    let ended = 0;
+    const receipts = [1, 2, 3].map(n => {
+      const message = BroadcastMessage.createChannelMessage('room', n);
+      return sender.sendMessage(message, { until: 'delivered' }).then(receipt => (ended++, receipt));
+    });
+    await lost.next(FRAME.MESSAGES);
+    lost.socket.destroy();
+    await gone.reached(1);
+    store.full = false;
+    // With it everything is stored that its sender has sent before.
+    await sender.sendMessage(BroadcastMessage.createClientMessage('nobody', 4));
+    const inbox = new Inbox();
+    for (let i = 0; i < 2; i++) {
+      const other = newClient(port, 'reader');
+      other.onMessage('room', ({ data }) => inbox.push(data));
+      await other.connect();
+    }
+    const before = server.stats().messagesOut;
+    clock.tick(1000);
+    expect((await inbox.reached(3)).sort()).toEqual([1, 2, 3]);
+    await sender.flush();
+    while ((await queuedFor(server, 'reader')) > 0) await sender.flush();
+    expect(server.stats().messagesOut - before).toBe(3);
+    expect(ended).toBe(0);
+    open();
+    for (const receipt of receipts) expect((await receipt).status).toBe('delivered');
+    expect(inbox.items).toHaveLength(3);
   });
 
   it('is not offered to the store again at every look', async () => {

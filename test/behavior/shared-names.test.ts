@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { BroadcastMessage } from '../../src/index.js';
+import { BroadcastMessage, type BroadcastClient, type Receipt } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
 import { machineIdentity } from '../../src/process-identity.js';
 import { FRAME } from '../../src/protocol/constants.js';
@@ -16,6 +16,7 @@ import {
   gate,
   Inbox,
   newClient,
+  queuedFor,
   Role,
   startServer,
   temporaryFolder,
@@ -354,6 +355,55 @@ describe.each(['memory', 'disk'] as const)('shared names on the %s engine', kind
     expect((await server.sessions()).find(({ name }) => name === 'shared')).toMatchObject({ queued: 0 });
     expect(server.stats()).toMatchObject({ messagesOut: 2 });
     expect(inbox.items).toEqual([1]);
+  });
+
+  it('gives each message to one of them, also what waited in memory and was stored with a later one when one of them left', async () => {
+    const { port, server } = await startServer(kind, { storeAfter: 10_000, limits: { windowMessages: 1 } });
+    const sender = await connectedClient(port, 'sender');
+    const inbox = new Inbox();
+    const { promise, open } = gate();
+    const workers = ['A', 'B', 'C'].map(() => {
+      const worker = newClient(port, 'workers');
+      worker.onMessage(message => {
+        inbox.push(message.data);
+        return promise;
+      });
+      return worker;
+    });
+    const slow = await RawPeer.open(port, { name: 'slow' });
+    await slow.subscribe('');
+    const [leaving, staying, coming] = workers as [BroadcastClient, BroadcastClient, BroadcastClient];
+    await leaving.connect();
+    await staying.connect();
+    const receipts: PromiseLike<Receipt>[] = [];
+    for (let n = 0; n < 5; n++) {
+      const message = BroadcastMessage.createGroupMessage(['workers', 'slow'], n);
+      receipts.push(sender.sendMessage(message, { until: 'delivered' }));
+      await sender.flush();
+    }
+    await inbox.reached(2);
+    let ended = 0;
+    for (const receipt of receipts)
+      receipt.then(
+        () => ended++,
+        () => undefined,
+      );
+    // With it everything is stored that its sender has sent before.
+    await sender.sendMessage(BroadcastMessage.createClientMessage('nobody', 'x'));
+    await leaving.close({ timeout: 1 });
+    await coming.connect();
+    open();
+    while ((await queuedFor(server, 'workers')) > 0) await sender.flush();
+    // What the one that left had in hand is handled by another one too.
+    expect([...inbox.items].sort()).toEqual([0, 0, 1, 2, 3, 4]);
+    await sender.flush();
+    expect(ended).toBe(0);
+    expect(await queuedFor(server, 'slow')).toBe(5);
+    for (let delivery = 1; delivery <= 5; delivery++) {
+      await slow.next(FRAME.MESSAGES);
+      slow.write(frames.encodeRanges(FRAME.ACK, [{ first: delivery, count: 1 }]));
+    }
+    for (const receipt of receipts) expect((await receipt).status).toBe('delivered');
   });
 
   it('a dead letter of one instance that is sent again is new to all, also when another one had handled it', async () => {

@@ -9,6 +9,8 @@ const packr = new Packr({ useRecords: false, variableMapSize: true, int64AsType:
 /** So often that a reader has been compiled, if one ever is. */
 const OFTEN = 40;
 
+const BUILT = require.resolve('../../dist/cjs/body/index.js');
+
 type Decode = (bytes: Buffer, start?: number, end?: number) => unknown;
 
 /** A decoder that has not seen anything yet. */
@@ -79,6 +81,41 @@ describe('objects with the same keys', () => {
     const { decode, compiled } = await watchedDecoder();
     for (let i = 0; i < 1000; i++) expect(decode(encodeBody({ n: i, t: 'text' }))).toEqual({ n: i, t: 'text' });
     expect(compiled()).toBe(1);
+  });
+
+  it('are compiled for once where they lie in each other', async () => {
+    const { decode, compiled } = await watchedDecoder();
+    let value: object = { a: 1 };
+    for (let i = 0; i < 60; i++) value = { a: value };
+    expect(decode(encodeBody(value))).toEqual(value);
+    expect(compiled()).toBe(1);
+    expect(decode(encodeBody(value))).toEqual(value);
+  });
+
+  it('keep their reader while most of them have these keys', async () => {
+    const { decode, compiled } = await watchedDecoder();
+    const bodies = Array.from({ length: 10 }, (_, i) => encodeBody(i === 0 ? { a: 1, c: 2 } : { a: 1, b: 2 }));
+    for (let i = 0; i < 100_000; i++) decode(bodies[i % 10] as Buffer);
+    expect(compiled()).toBe(1);
+  });
+
+  it('get one, whatever objects with another number of members came before them', async () => {
+    const { decode, compiled } = await watchedDecoder();
+    for (const first of 'klmnopqr')
+      for (let byte = 0x20; byte < 0x7f; byte++) decode(encodeBody({ [first + String.fromCharCode(byte)]: 1 }));
+    for (let i = 0; i < OFTEN; i++) decode(encodeBody({ n: i, t: 'text' }));
+    expect(compiled()).toBe(1);
+  });
+
+  it('are taken where the prototype of all objects is frozen', () => {
+    const script = `
+      Object.freeze(Object.prototype);
+      const { decodeBody } = require(${JSON.stringify(BUILT)});
+      const text = value => Buffer.from([0xa0 + value.length, ...Buffer.from(value)]);
+      const body = Buffer.concat([Buffer.from([0x82]), text('toString'), text('x'), text('constructor'), text('y')]);
+      for (let i = 0; i < 40; i++) process.stdout.write(i === 0 || i === 39 ? JSON.stringify(decodeBody(body)) : '');`;
+    const said = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+    expect(said).toBe('{"toString":"x","constructor":"y"}'.repeat(2));
   });
 
   it('say the same as to a decoder that has not seen them, when their bytes are damaged anywhere', async () => {
@@ -177,7 +214,7 @@ describe('no reader is compiled', () => {
 
   it('where Node may make no code from text', () => {
     const script = `
-      const { encodeBody, decodeBody } = require(${JSON.stringify(require.resolve('../../dist/cjs/body/index.js'))});
+      const { encodeBody, decodeBody } = require(${JSON.stringify(BUILT)});
       for (let i = 0; i < 100; i++) {
         const { n, t } = decodeBody(encodeBody({ n: i, t: 'text' }));
         if (n !== i || t !== 'text') throw new Error('other data');
