@@ -55,6 +55,7 @@ export function giveBack(ctx: Context, queue: Queue, handle: number, count: numb
 export function joinQueue(ctx: Context, lane: Queue): void {
   const { session } = lane;
   const queue = sessionQueue(session, lane.subscription);
+  const isInDoubt = othersMayHaveHandled(lane);
   // What the instance has in hand still ends by a word of its own.
   for (const { first, count } of queue.handled?.ranges() ?? [])
     for (const part of notInFlight(lane, { handle: first, batch: { count } }))
@@ -65,15 +66,26 @@ export function joinQueue(ctx: Context, lane: Queue): void {
     // What waited for several instances of the name waits once from here on.
     join(ctx, lane, queue);
     rewind(queue, 0);
-    queue.redeliverBelow = Math.max(queue.redeliverBelow, lane.redeliverBelow);
+    queue.redeliverBelow = Math.max(queue.redeliverBelow, isInDoubt ? ctx.lastHandle + 1 : lane.redeliverBelow);
   }
   const deliveries = takeLive(lane).flatMap(delivery => withoutHandled(ctx, lane, queue, delivery));
   for (const delivery of deliveries) {
+    delivery.redelivered ||= isInDoubt;
     delivery.queues = [queue];
     lane.unstored--;
     watch(ctx, queue);
   }
   mergeLive(ctx, queue, deliveries);
+}
+
+/** Another instance, which has not said so yet, may have handled what a lane waits for: it had it in hand, or was lost with it. */
+function othersMayHaveHandled({ session, subscription, owner }: Queue): boolean {
+  for (const instance of session.instances.values()) {
+    const other = instance.handlers.get(subscription);
+    if (instance !== owner && other !== undefined && (instance.outlet === undefined || other.lane.inflight.size > 0))
+      return true;
+  }
+  return false;
 }
 
 /** Of what was neither stored nor sent, as the store is full, the parts that no other instance of the name has handled. */

@@ -31,7 +31,8 @@ const PIECE = 5000;
 const RECONNECTED = 1250;
 /** A client that closes is given so long. */
 const LEAVING = 1000;
-const WINDOW = 8;
+/** Messages in hand at most: with few of them much waits. */
+const WINDOWS = [1, 2, 8];
 
 export type End = 'stopped' | 'killed' | 'power cut';
 
@@ -42,6 +43,7 @@ export class World {
   readonly #path: string;
   readonly #processes: Processes;
   readonly #random: () => number;
+  readonly #window: number;
   #disk = new SimulatedDisk();
   #activity = 0;
   #server: BroadcastServer | undefined;
@@ -50,13 +52,14 @@ export class World {
   readonly #instances = new Map<string, Member>();
   readonly counts = { restarts: 0, crashes: 0 };
 
-  /** Sockets are at `path`, and more of them beside it; `random` decides what a power cut leaves. */
+  /** Sockets are at `path`, and more of them beside it; `random` decides how large windows are, and what a power cut leaves. */
   constructor(model: Model, clock: TestClock, path: string, processes: Processes, random: () => number) {
     this.model = model;
     this.clock = clock;
     this.#path = path;
     this.#processes = processes;
     this.#random = random;
+    this.#window = WINDOWS[Math.floor(random() * WINDOWS.length)] as number;
   }
 
   /** Of the server; nothing is on it in memory. */
@@ -113,7 +116,7 @@ export class World {
       clock: this.clock,
       logger: QUIET,
       instanceGrace: GRACE,
-      limits: { windowMessages: WINDOW },
+      limits: { windowMessages: this.#window },
     });
     // What is left of a server that was killed has no say.
     const sees = (note: () => void): void => {
