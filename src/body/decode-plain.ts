@@ -9,7 +9,7 @@ import { ShapeTable, type Shape, type ShapeReader } from './shapes.js';
 import { TextTable } from './texts.js';
 
 /** Arrays and maps in each other; an encoder of ours goes to 64. */
-const MAX_DEPTH = 68;
+export const MAX_DEPTH = 68;
 
 /** `__proto__`, `constructor` and the like. */
 const INHERITED: ReadonlySet<string> = new Set(Object.getOwnPropertyNames(Object.prototype));

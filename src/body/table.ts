@@ -4,10 +4,8 @@
  * than its length.
  */
 import { Packr } from 'msgpackr';
+import { MAX_DEPTH } from './decode-plain.js';
 import { invalid } from './invalid.js';
-
-/** Arrays and maps in each other. */
-const MAX_DEPTH = 68;
 
 const packr = new Packr({ useRecords: false, copyBuffers: true, variableMapSize: true, int64AsType: 'bigint' });
 
