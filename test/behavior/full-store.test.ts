@@ -183,12 +183,17 @@ describe('what waits in memory for a recipient, because the store is full', () =
     const inbox = new Inbox();
     for (let i = 0; i < 2; i++) {
       const other = newClient(port, 'reader');
-      other.onMessage('room', ({ data }) => inbox.push(data));
+      other.onMessage('room', ({ data }, { redelivered }) => inbox.push([data, redelivered]));
       await other.connect();
     }
     const before = server.stats().messagesOut;
     clock.tick(1000);
-    expect((await inbox.reached(3)).sort()).toEqual([1, 2, 3]);
+    // The one that is lost had all of them.
+    expect((await inbox.reached(3)).sort()).toEqual([
+      [1, true],
+      [2, true],
+      [3, true],
+    ]);
     await sender.flush();
     while ((await queuedFor(server, 'reader')) > 0) await sender.flush();
     expect(server.stats().messagesOut - before).toBe(3);
