@@ -2,7 +2,7 @@
  * The plain path's decoder: reads MessagePack as docs/body-format.md allows it, and refuses everything else in the same pass.
  * Declared lengths are held against the bytes that are there, and depth is bounded, so that hostile input costs no more
  * than its length. Our own, because messages of one kind have the same keys one after the other, and whoever knows them
- * makes an object in a third of the time (shapes.ts, docs/decisions/0010-reading-known-shapes.md).
+ * makes an object in half the time (shapes.ts, docs/decisions/0010-reading-known-shapes.md).
  */
 import { invalid } from './invalid.js';
 import { ShapeTable, type Shape, type ShapeReader } from './shapes.js';

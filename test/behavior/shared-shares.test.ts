@@ -1,7 +1,7 @@
 /** What each process of a shared name was to have, and what becomes of it when one of them gives it back, or is gone. */
 import { randomBytes } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
-import { BroadcastMessage, type BroadcastClient, type Receipt } from '../../src/index.js';
+import { BroadcastMessage, type BroadcastClient, type BroadcastServer, type Receipt } from '../../src/index.js';
 import { TestClock } from '../../src/testing/index.js';
 import { FRAME } from '../../src/protocol/constants.js';
 import * as frames from '../../src/protocol/frames.js';
@@ -24,6 +24,14 @@ function acknowledges(peer: RawPeer): void {
 function declines(peer: RawPeer): void {
   peer.write(frames.encodeReject({ delivery: 1, channel: 'room', kind: 'no-handler', attempts: 0, reason: '' }));
   acknowledges(peer);
+}
+
+/** Each of the two that were there got it, one handled it, and nothing waits. */
+async function isHandledOnce(server: BroadcastServer, third: BroadcastClient, inbox: Inbox): Promise<void> {
+  await third.flush();
+  expect((await server.sessions()).find(({ name }) => name === 'shared')).toMatchObject({ queued: 0 });
+  expect(server.stats()).toMatchObject({ messagesOut: 2 });
+  expect(inbox.items).toEqual([1]);
 }
 
 describe.each(['memory', 'disk'] as const)('the shares of a shared name on the %s engine', kind => {
@@ -52,10 +60,7 @@ describe.each(['memory', 'disk'] as const)('the shares of a shared name on the %
       for (const act of does) act(other);
       await other.flush();
       expect((await receipt).status).toBe('delivered');
-      await third.flush();
-      expect((await server.sessions()).find(({ name }) => name === 'shared')).toMatchObject({ queued: 0 });
-      expect(server.stats()).toMatchObject({ messagesOut: 2 });
-      expect(inbox.items).toEqual([1]);
+      await isHandledOnce(server, third, inbox);
     });
   });
 
@@ -88,10 +93,7 @@ describe.each(['memory', 'disk'] as const)('the shares of a shared name on the %
     if (comesBack) await RawPeer.open(port, { name: 'shared', instance });
     else clock.tick(31_000);
     expect((await receipt).status).toBe('delivered');
-    await third.flush();
-    expect((await server.sessions()).find(({ name }) => name === 'shared')).toMatchObject({ queued: 0 });
-    expect(server.stats()).toMatchObject({ messagesOut: 2 });
-    expect(inbox.items).toEqual([1]);
+    await isHandledOnce(server, third, inbox);
   });
 
   it.each([

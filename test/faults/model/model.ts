@@ -211,9 +211,9 @@ export class Model {
     const isAlone = this.role(name).peers.size < 2;
     const known = sent.duties.get(key);
     if (known !== undefined) {
-      // The server had forgotten it, and with it whom it was waiting for. Who has handled it does not again; what was given
-      // up may be given up again.
-      known.owed.clear();
+      // The server had forgotten it. Who has handled it does not again; what was given up may be given up again. An instance
+      // that was alone is not waited for by the next server.
+      if (known.isOrdered) known.owed.clear();
       known.isOrdered &&= isAlone;
       if (known.state === 'gone') Object.assign(known, { state: 'open', isUnsure: true });
       else known.isUnsure = !sent.shape.persistent;
